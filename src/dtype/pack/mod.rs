@@ -1,0 +1,5 @@
+//! Sub-byte packing of codes.
+
+mod rows;
+
+pub use rows::PackedRows;

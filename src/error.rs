@@ -1,0 +1,67 @@
+//! What a caller can act on: one enum, a variant for each thing that can be wrong.
+
+use thiserror::Error;
+
+/// The result of a fallible call of this crate.
+pub type Result<T> = core::result::Result<T, QuantError>;
+
+/// Everything that a config, a shape, a file or a batch of data can get wrong.
+///
+/// Each message names the constraint and the fix; where a layer is known, its path comes first.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum QuantError {
+    /// An integer dtype outside 1 to 8 bits.
+    #[error("{bits} bits are not supported: choose 1 to 8")]
+    UnsupportedBits {
+        /// The bits asked for.
+        bits: u32,
+    },
+    /// `quant_min..=quant_max` is empty or leaves the range of the dtype.
+    #[error("the range {quant_min}..={quant_max} does not fit {dtype} ({min}..={max})")]
+    InvalidRange {
+        /// Name of the dtype.
+        dtype: String,
+        /// The bound asked for.
+        quant_min: i32,
+        /// The bound asked for.
+        quant_max: i32,
+        /// Smallest value of the dtype.
+        min: i32,
+        /// Largest value of the dtype.
+        max: i32,
+    },
+    /// A granularity that the shape cannot have.
+    #[error("{granularity} does not apply to shape {shape:?}: {reason}")]
+    InvalidGranularity {
+        /// The granularity, as written in a config.
+        granularity: String,
+        /// The shape it met.
+        shape: Vec<usize>,
+        /// What is wrong, and the fix.
+        reason: String,
+    },
+    /// Two things that belong together have different shapes.
+    #[error("{what}: expected {expected:?}, got {got:?}")]
+    ShapeMismatch {
+        /// What was compared.
+        what: String,
+        /// The shape that was needed.
+        expected: Vec<usize>,
+        /// The shape that came.
+        got: Vec<usize>,
+    },
+    /// A mapping, zero-point domain or dtype that do not go together.
+    #[error("{0}")]
+    InvalidSpec(String),
+    /// NaN or infinity where a finite number is needed.
+    #[error("{what} holds {value} at element {index}: quantization needs finite numbers")]
+    NonFinite {
+        /// What was looked at (a weight's path, a batch).
+        what: String,
+        /// Flat row-major index of the first bad element.
+        index: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
+}

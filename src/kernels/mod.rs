@@ -1,0 +1,54 @@
+//! Making it fast: what a backend must bring to run a quantized layer, and who brings it.
+
+use crate::spec::ActivationQuantization;
+use crate::tensor::AffineQuantizedTensor;
+use burn_backend::Backend;
+use burn_backend::tensor::{FloatTensor, IntTensor};
+
+/// The kernels written for a backend of Burn's own (`Quantized<Flex>` is short for `Quantized<Flex, Native>`).
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Native;
+
+/// Kernels in a backend's own tensor operations: they serve every backend, at the speed of its float product or below.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Portable;
+
+/// A weight that a kernel family cannot take, handed back with the reason.
+#[derive(Debug)]
+pub struct Unsupported {
+    /// The weight as it came.
+    pub weight: AffineQuantizedTensor,
+    /// Why no kernel of the family serves it.
+    pub reason: String,
+}
+
+/// The fused operations on packed weights that [`Quantized`](crate::Quantized) runs for a backend `B`.
+///
+/// A weight is a logical `[N, K]` matrix, whatever its orientation in Burn. Rows of an activation are its leading dims flattened.
+pub trait QuantKernels<B: Backend>: Clone + Copy + Default + core::fmt::Debug + Send + Sync + 'static {
+    /// A weight packed for these kernels: the one copy of its codes.
+    type Weight: Clone + core::fmt::Debug + Send + Sync + 'static;
+
+    /// Packs a rank-2 `[N, K]` weight that meets activations treated as `activation` says.
+    fn pack(
+        weight: AffineQuantizedTensor,
+        activation: ActivationQuantization,
+        device: &B::Device,
+    ) -> Result<Self::Weight, Box<Unsupported>>;
+
+    /// The weight as it was before [`QuantKernels::pack`], bit for bit.
+    fn unpack(weight: &Self::Weight) -> AffineQuantizedTensor;
+
+    /// The name of the kernel that serves `rows` rows of activations, as reports print it.
+    fn kernel_name(weight: &Self::Weight, rows: usize) -> String;
+
+    /// `y[.., N] = x[.., K] · Wᵀ + bias`, in the dtype of `x`.
+    fn linear(x: FloatTensor<B>, weight: &Self::Weight, bias: Option<FloatTensor<B>>) -> FloatTensor<B>;
+
+    /// `y[.., K] = g[.., N] · W`: the gradient with respect to the input, or a product with the transposed weight.
+    /// The activation treatment does not apply.
+    fn linear_transposed(g: FloatTensor<B>, weight: &Self::Weight) -> FloatTensor<B>;
+
+    /// `y[.., K]`: the dequantized rows `indices[..]` of the weight, in `dtype`.
+    fn gather(weight: &Self::Weight, indices: IntTensor<B>, dtype: burn_std::FloatDType) -> FloatTensor<B>;
+}

@@ -1,0 +1,20 @@
+//! Quantization for [Burn](https://burn.dev): a backend decorator that trains, quantizes and runs the same module.
+#![deny(missing_docs)]
+
+pub mod error;
+
+pub mod dtype;
+
+pub mod spec;
+
+pub mod primitives;
+
+pub mod tensor;
+
+pub mod kernels;
+
+pub mod backend;
+
+pub use backend::Quantized;
+pub use error::{QuantError, Result};
+pub use kernels::{Native, Portable};

@@ -1,0 +1,16 @@
+//! Scalar truth on slices: the oracle of every kernel test. Public and slow.
+//!
+//! A float is an `f32` value that its dtype can represent (see [`FloatDtype`](crate::dtype::FloatDtype)); each operation on a dtype
+//! rounds on its own. Codes are `i32`, one a value. Blocks are row-major, a shorter last block has its own scale.
+
+mod qparams;
+mod quantize;
+
+pub use qparams::{
+    QParams, ZeroPoints, choose_qparams_affine, choose_qparams_affine_dont_preserve_zero,
+    choose_qparams_affine_tinygemm, choose_qparams_affine_with_min_max,
+};
+pub use quantize::{
+    dequantize_affine, dequantize_affine_no_zero_point, dequantize_affine_tinygemm, fake_quantize_affine,
+    quantize_affine, quantize_affine_no_zero_point, quantize_affine_tinygemm,
+};

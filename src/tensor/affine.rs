@@ -1,0 +1,253 @@
+//! The affine quantized tensor: codes, scales and zero points over a grid of blocks.
+
+use crate::dtype::pack::PackedRows;
+use crate::dtype::{FloatDtype, IntDtype};
+use crate::error::{QuantError, Result};
+use crate::primitives::{self, QParams, ZeroPoints};
+use crate::spec::{AffineSpec, BlockGrid, ZeroPointDomain};
+
+/// `x ≈ (code − zero_point) · scale`, block by block (torchao's `AffineQuantizedTensor`).
+///
+/// Whatever takes a *weight* reads it as `[N, K]`, N outputs by K reduced inputs, as torch stores it; other tensors may have any rank.
+/// Codes rest as one bit stream a row, offset so that `quant dtype min` is 0.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AffineQuantizedTensor {
+    parts: AffineParts,
+    grid: BlockGrid,
+    codes: PackedRows,
+}
+
+/// The parts of an [`AffineQuantizedTensor`] other than its codes, listed once: whoever builds, stores or reads one goes through this.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AffineParts {
+    /// Logical shape.
+    pub shape: Vec<usize>,
+    /// Elements along each dim that share a scale; see [`BlockGrid`] for the tail rule.
+    pub block_size: Vec<usize>,
+    /// Dtype of a code.
+    pub dtype: IntDtype,
+    /// Smallest code in use.
+    pub quant_min: i32,
+    /// Largest code in use.
+    pub quant_max: i32,
+    /// Scales, one a block.
+    pub scale: Vec<f32>,
+    /// Dtype that every scale is representable in.
+    pub scale_dtype: FloatDtype,
+    /// Zero points, one a block.
+    pub zero_point: ZeroPoints,
+    /// Dtype that a float zero point is representable in.
+    pub zero_point_dtype: FloatDtype,
+}
+
+impl AffineParts {
+    /// The middle code `(quant_min + quant_max + 1) / 2`, whose value a float zero point is.
+    pub fn mid(&self) -> i32 {
+        (self.quant_min + self.quant_max + 1).div_euclid(2)
+    }
+}
+
+impl AffineQuantizedTensor {
+    /// Quantizes `input` of `shape` (row-major, values of `input_dtype`) as `spec` says.
+    ///
+    /// Errors: a spec that does not fit, a wrong number of values, NaN or infinity (named by index).
+    pub fn quantize(input: &[f32], input_dtype: FloatDtype, shape: &[usize], spec: &AffineSpec) -> Result<Self> {
+        spec.validate()?;
+        if input.len() != shape.iter().product::<usize>() {
+            return Err(QuantError::ShapeMismatch {
+                what: "values of a tensor".into(),
+                expected: shape.to_vec(),
+                got: vec![input.len()],
+            });
+        }
+        if let Some(index) = input.iter().position(|x| !x.is_finite()) {
+            return Err(QuantError::NonFinite {
+                what: "the tensor".into(),
+                index,
+                value: input[index].to_string(),
+            });
+        }
+        let params = match spec.zero_point_domain {
+            ZeroPointDomain::Float => {
+                primitives::choose_qparams_affine_tinygemm(input, input_dtype, shape, spec, input_dtype)?
+            }
+            _ => primitives::choose_qparams_affine(input, input_dtype, shape, spec)?,
+        };
+        Self::quantize_with(input, input_dtype, shape, spec, params)
+    }
+
+    /// Quantizes `input` with scales and zero points that were chosen elsewhere (calibration, HQQ).
+    ///
+    /// Errors: as [`AffineQuantizedTensor::quantize`], or parameters that do not match the grid.
+    pub fn quantize_with(
+        input: &[f32],
+        input_dtype: FloatDtype,
+        shape: &[usize],
+        spec: &AffineSpec,
+        params: QParams,
+    ) -> Result<Self> {
+        spec.validate()?;
+        let block_size = spec.granularity.block_size(shape)?;
+        let grid = BlockGrid::new(shape, &block_size)?;
+        let scale_dtype = spec.scale_dtype.unwrap_or(input_dtype);
+        let (lo, hi) = (spec.quant_min, spec.quant_max);
+        let codes = match &params.zero_point {
+            ZeroPoints::None => {
+                primitives::quantize_affine_no_zero_point(input, input_dtype, &grid, &params.scale, scale_dtype, lo, hi)
+            }
+            ZeroPoints::Int(zero) => {
+                primitives::quantize_affine(input, input_dtype, &grid, &params.scale, scale_dtype, zero, lo, hi)
+            }
+            ZeroPoints::Float(zero) => primitives::quantize_affine_tinygemm(
+                input,
+                input_dtype,
+                &grid,
+                &params.scale,
+                scale_dtype,
+                zero,
+                input_dtype,
+                lo,
+                hi,
+            ),
+        };
+        let parts = AffineParts {
+            shape: shape.to_vec(),
+            block_size,
+            dtype: spec.dtype,
+            quant_min: lo,
+            quant_max: hi,
+            scale: params.scale,
+            scale_dtype,
+            zero_point: params.zero_point,
+            zero_point_dtype: input_dtype,
+        };
+        Self::from_codes(parts, &codes)
+    }
+
+    /// Builds a tensor from parts and its codes (row-major, one an element).
+    ///
+    /// Errors: parts that do not match each other, or a code outside the dtype.
+    pub fn from_codes(parts: AffineParts, codes: &[i32]) -> Result<Self> {
+        let (min, max) = (parts.dtype.min(), parts.dtype.max());
+        let elements: usize = parts.shape.iter().product();
+        if codes.len() != elements {
+            return Err(QuantError::ShapeMismatch {
+                what: "codes of a quantized tensor".into(),
+                expected: parts.shape.clone(),
+                got: vec![codes.len()],
+            });
+        }
+        if let Some(code) = codes.iter().find(|code| !(min..=max).contains(*code)) {
+            return Err(QuantError::InvalidSpec(format!(
+                "code {code} does not fit {}",
+                parts.dtype
+            )));
+        }
+        let (rows, cols) = rows_and_cols(&parts.shape);
+        let packed = PackedRows::pack(
+            parts.dtype.bits(),
+            rows,
+            cols,
+            codes.iter().map(|code| (code - min) as u8),
+        );
+        Self::from_packed(parts, packed.as_bytes().to_vec())
+    }
+
+    /// Builds a tensor from parts and the bytes that [`AffineQuantizedTensor::packed_codes`] gave.
+    ///
+    /// Errors: parts or bytes that do not match each other.
+    pub fn from_packed(parts: AffineParts, bytes: Vec<u8>) -> Result<Self> {
+        let grid = BlockGrid::new(&parts.shape, &parts.block_size)?;
+        let mismatch = |what: &str, expected: usize, got: usize| QuantError::ShapeMismatch {
+            what: what.into(),
+            expected: vec![expected],
+            got: vec![got],
+        };
+        if parts.scale.len() != grid.len() {
+            return Err(mismatch("scales of a quantized tensor", grid.len(), parts.scale.len()));
+        }
+        let zeros = match &parts.zero_point {
+            ZeroPoints::None => grid.len(),
+            ZeroPoints::Int(zero) => zero.len(),
+            ZeroPoints::Float(zero) => zero.len(),
+        };
+        if zeros != grid.len() {
+            return Err(mismatch("zero points of a quantized tensor", grid.len(), zeros));
+        }
+        let (rows, cols) = rows_and_cols(&parts.shape);
+        let (bits, got) = (parts.dtype.bits(), bytes.len());
+        let codes = PackedRows::from_bytes(bits, rows, cols, bytes)
+            .ok_or_else(|| mismatch("bytes of packed codes", rows * PackedRows::row_bytes(bits, cols), got))?;
+        Ok(Self { parts, grid, codes })
+    }
+
+    /// Everything but the codes.
+    pub fn parts(&self) -> &AffineParts {
+        &self.parts
+    }
+
+    /// Logical shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.parts.shape
+    }
+
+    /// The blocks that share a scale.
+    pub fn grid(&self) -> &BlockGrid {
+        &self.grid
+    }
+
+    /// The codes at rest: one bit stream a row, `code − dtype.min()`.
+    pub fn packed_codes(&self) -> &PackedRows {
+        &self.codes
+    }
+
+    /// The codes, row-major, one an element.
+    pub fn codes(&self) -> Vec<i32> {
+        let min = self.parts.dtype.min();
+        self.codes.unpack().into_iter().map(|code| code as i32 + min).collect()
+    }
+
+    /// The values, row-major, representable in `dtype`.
+    pub fn dequantize(&self, dtype: FloatDtype) -> Vec<f32> {
+        let p = &self.parts;
+        let codes = self.codes();
+        match &p.zero_point {
+            ZeroPoints::None => {
+                primitives::dequantize_affine_no_zero_point(&codes, &self.grid, &p.scale, p.scale_dtype, dtype)
+            }
+            ZeroPoints::Int(zero) => {
+                primitives::dequantize_affine(&codes, &self.grid, &p.scale, p.scale_dtype, zero, dtype)
+            }
+            ZeroPoints::Float(zero) => primitives::dequantize_affine_tinygemm(
+                &codes,
+                &self.grid,
+                &p.scale,
+                p.scale_dtype,
+                zero,
+                p.zero_point_dtype,
+                p.quant_min,
+                p.quant_max,
+                dtype,
+            ),
+        }
+    }
+
+    /// Bytes at rest: packed codes, scales in their dtype, integer zero points as one byte, float ones in their dtype.
+    pub fn bytes(&self) -> usize {
+        let p = &self.parts;
+        let zeros = match &p.zero_point {
+            ZeroPoints::None => 0,
+            ZeroPoints::Int(zero) => zero.len(),
+            ZeroPoints::Float(zero) => zero.len() * p.zero_point_dtype.size(),
+        };
+        self.codes.as_bytes().len() + p.scale.len() * p.scale_dtype.size() + zeros
+    }
+}
+
+/// A tensor as rows along its last dim; a scalar is one row of one element.
+fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
+    match shape.split_last() {
+        Some((cols, lead)) => (lead.iter().product(), *cols),
+        None => (1, 1),
+    }
+}

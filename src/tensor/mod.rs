@@ -1,0 +1,5 @@
+//! Quantized tensors: derived dtypes made of basic ones, and how their parts are packed.
+
+mod affine;
+
+pub use affine::{AffineParts, AffineQuantizedTensor};
