@@ -1,5 +1,7 @@
 //! Making it fast: what a backend must bring to run a quantized layer, and who brings it.
 
+pub mod portable;
+
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
 use burn_backend::Backend;
