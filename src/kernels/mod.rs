@@ -2,6 +2,8 @@
 
 pub mod portable;
 
+pub mod expanded;
+
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
 use burn_backend::Backend;
