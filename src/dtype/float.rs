@@ -43,6 +43,15 @@ impl FloatDtype {
         }
     }
 
+    /// Largest finite value: 65504 for f16.
+    pub const fn largest(self) -> f32 {
+        match self {
+            Self::F32 => f32::MAX,
+            Self::F16 => 65504.0,
+            Self::BF16 => f32::from_bits(0x7f7f_0000),
+        }
+    }
+
     /// The dtype of an operation on `self` and `other`: equal dtypes stay, different ones give f32.
     pub fn promote(self, other: Self) -> Self {
         if self == other { self } else { Self::F32 }

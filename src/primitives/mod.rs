@@ -8,9 +8,6 @@ mod quantize;
 
 pub use qparams::{
     QParams, ZeroPoints, choose_qparams_affine, choose_qparams_affine_dont_preserve_zero,
-    choose_qparams_affine_tinygemm, choose_qparams_affine_with_min_max,
+    choose_qparams_affine_with_min_max,
 };
-pub use quantize::{
-    dequantize_affine, dequantize_affine_no_zero_point, dequantize_affine_tinygemm, fake_quantize_affine,
-    quantize_affine, quantize_affine_no_zero_point, quantize_affine_tinygemm,
-};
+pub use quantize::{Affine, dequantize_affine, fake_quantize_affine, quantize_affine};

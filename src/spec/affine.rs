@@ -24,6 +24,9 @@ pub struct AffineSpec {
     pub eps: Option<f32>,
     /// Dtype of the scales; `None` is the input's.
     pub scale_dtype: Option<FloatDtype>,
+    /// Dtype of float zero points; `None` is the input's.
+    #[serde(default)]
+    pub zero_point_dtype: Option<FloatDtype>,
 }
 
 impl AffineSpec {
@@ -38,6 +41,7 @@ impl AffineSpec {
             zero_point_domain: ZeroPointDomain::Int,
             eps: None,
             scale_dtype: None,
+            zero_point_dtype: None,
         }
     }
 
@@ -65,10 +69,16 @@ impl AffineSpec {
         self
     }
 
+    /// Stores float zero points in this dtype.
+    pub fn with_zero_point_dtype(mut self, dtype: FloatDtype) -> Self {
+        self.zero_point_dtype = Some(dtype);
+        self
+    }
+
     /// Whether the parts go together.
     ///
-    /// Errors: a range outside the dtype or without at least two codes, a float zero point with a symmetric mapping, no zero point
-    /// with an asymmetric mapping or a range whose middle is not 0, the no-clipping mapping on a range that has no code on both sides of 0.
+    /// Errors: a range outside the dtype or without at least two codes, a float zero point with a symmetric mapping
+    /// or an odd number of codes (it has no middle code in torchao's sense), no zero point with an asymmetric mapping or a range whose middle is not 0, the no-clipping mapping on a range that has no code on both sides of 0.
     pub fn validate(&self) -> Result<()> {
         let (lo, hi) = (self.quant_min, self.quant_max);
         if lo >= hi || lo < self.dtype.min() || hi > self.dtype.max() {
@@ -82,6 +92,9 @@ impl AffineSpec {
         }
         let refuse = |what: &str| Err(QuantError::InvalidSpec(what.into()));
         match (self.zero_point_domain, self.mapping) {
+            (ZeroPointDomain::Float, MappingType::Asymmetric) if (lo + hi) % 2 == 0 => {
+                return refuse("a float zero point needs an even number of codes, such as 0..=15");
+            }
             (ZeroPointDomain::Float, MappingType::Asymmetric) | (ZeroPointDomain::Int, _) => {}
             (ZeroPointDomain::Float, _) => return refuse("a float zero point needs the asymmetric mapping"),
             (ZeroPointDomain::None, MappingType::Asymmetric) => {

@@ -2,6 +2,7 @@
 
 use crate::error::{QuantError, Result};
 use core::fmt;
+use core::ops::Range;
 use serde::{Deserialize, Serialize};
 
 /// Which elements of a tensor share a scale and a zero point. Negative dims count from the end.
@@ -142,6 +143,39 @@ impl BlockGrid {
     /// Whether there is no block, as in a tensor without elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The shape that the blocks lie over.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Elements of a block along each dim; a last block may be shorter.
+    pub fn block_size(&self) -> &[usize] {
+        &self.block
+    }
+
+    /// The number of elements of the shape.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Flat row-major runs of elements that share a block, in order, with their block: together they are the whole tensor.
+    ///
+    /// ```
+    /// use burn_quantized::spec::BlockGrid;
+    /// let grid = BlockGrid::new(&[2, 5], &[2, 3]).unwrap();
+    /// assert_eq!(grid.runs().collect::<Vec<_>>(), [(0..3, 0), (3..5, 1), (5..8, 0), (8..10, 1)]);
+    /// ```
+    pub fn runs(&self) -> impl Iterator<Item = (Range<usize>, usize)> + '_ {
+        let row = self.shape.last().copied().unwrap_or(1);
+        let step = self.block.last().copied().unwrap_or(1);
+        let rows = self.elements().checked_div(row).unwrap_or(0);
+        (0..rows).flat_map(move |at| {
+            let start = at * row;
+            let first = self.block_of(start);
+            (0..row.div_ceil(step)).map(move |i| (start + i * step..start + row.min((i + 1) * step), first + i))
+        })
     }
 
     /// The block of the element at this flat row-major index.

@@ -3,8 +3,8 @@
 use crate::dtype::pack::PackedRows;
 use crate::dtype::{FloatDtype, IntDtype};
 use crate::error::{QuantError, Result};
-use crate::primitives::{self, QParams, ZeroPoints};
-use crate::spec::{AffineSpec, BlockGrid, ZeroPointDomain};
+use crate::primitives::{self, Affine, QParams, ZeroPoints};
+use crate::spec::{AffineSpec, BlockGrid};
 
 /// `x ≈ (code − zero_point) · scale`, block by block (torchao's `AffineQuantizedTensor`).
 ///
@@ -45,6 +45,35 @@ impl AffineParts {
     pub fn mid(&self) -> i32 {
         (self.quant_min + self.quant_max + 1).div_euclid(2)
     }
+
+    /// These scales and zero points over `grid`, as the primitives take them.
+    pub fn affine<'a>(&'a self, grid: &'a BlockGrid) -> Affine<'a> {
+        Affine {
+            grid,
+            scale: &self.scale,
+            scale_dtype: self.scale_dtype,
+            zero_point: &self.zero_point,
+            zero_point_dtype: self.zero_point_dtype,
+            quant_min: self.quant_min,
+            quant_max: self.quant_max,
+        }
+    }
+
+    /// Whether there is a scale and a zero point for each block of `grid`.
+    fn check(&self, grid: &BlockGrid) -> Result<()> {
+        if self.scale.len() != grid.len() {
+            return Err(mismatch("scales of a quantized tensor", grid.len(), self.scale.len()));
+        }
+        let zeros = match &self.zero_point {
+            ZeroPoints::None => grid.len(),
+            ZeroPoints::Int(zero) => zero.len(),
+            ZeroPoints::Float(zero) => zero.len(),
+        };
+        if zeros != grid.len() {
+            return Err(mismatch("zero points of a quantized tensor", grid.len(), zeros));
+        }
+        Ok(())
+    }
 }
 
 impl AffineQuantizedTensor {
@@ -53,26 +82,8 @@ impl AffineQuantizedTensor {
     /// Errors: a spec that does not fit, a wrong number of values, NaN or infinity (named by index).
     pub fn quantize(input: &[f32], input_dtype: FloatDtype, shape: &[usize], spec: &AffineSpec) -> Result<Self> {
         spec.validate()?;
-        if input.len() != shape.iter().product::<usize>() {
-            return Err(QuantError::ShapeMismatch {
-                what: "values of a tensor".into(),
-                expected: shape.to_vec(),
-                got: vec![input.len()],
-            });
-        }
-        if let Some(index) = input.iter().position(|x| !x.is_finite()) {
-            return Err(QuantError::NonFinite {
-                what: "the tensor".into(),
-                index,
-                value: input[index].to_string(),
-            });
-        }
-        let params = match spec.zero_point_domain {
-            ZeroPointDomain::Float => {
-                primitives::choose_qparams_affine_tinygemm(input, input_dtype, shape, spec, input_dtype)?
-            }
-            _ => primitives::choose_qparams_affine(input, input_dtype, shape, spec)?,
-        };
+        check_input(input, shape)?;
+        let params = primitives::choose_qparams_affine(input, input_dtype, shape, spec)?;
         Self::quantize_with(input, input_dtype, shape, spec, params)
     }
 
@@ -87,40 +98,22 @@ impl AffineQuantizedTensor {
         params: QParams,
     ) -> Result<Self> {
         spec.validate()?;
+        check_input(input, shape)?;
         let block_size = spec.granularity.block_size(shape)?;
         let grid = BlockGrid::new(shape, &block_size)?;
-        let scale_dtype = spec.scale_dtype.unwrap_or(input_dtype);
-        let (lo, hi) = (spec.quant_min, spec.quant_max);
-        let codes = match &params.zero_point {
-            ZeroPoints::None => {
-                primitives::quantize_affine_no_zero_point(input, input_dtype, &grid, &params.scale, scale_dtype, lo, hi)
-            }
-            ZeroPoints::Int(zero) => {
-                primitives::quantize_affine(input, input_dtype, &grid, &params.scale, scale_dtype, zero, lo, hi)
-            }
-            ZeroPoints::Float(zero) => primitives::quantize_affine_tinygemm(
-                input,
-                input_dtype,
-                &grid,
-                &params.scale,
-                scale_dtype,
-                zero,
-                input_dtype,
-                lo,
-                hi,
-            ),
-        };
         let parts = AffineParts {
             shape: shape.to_vec(),
             block_size,
             dtype: spec.dtype,
-            quant_min: lo,
-            quant_max: hi,
+            quant_min: spec.quant_min,
+            quant_max: spec.quant_max,
             scale: params.scale,
-            scale_dtype,
+            scale_dtype: spec.scale_dtype.unwrap_or(input_dtype),
             zero_point: params.zero_point,
-            zero_point_dtype: input_dtype,
+            zero_point_dtype: spec.zero_point_dtype.unwrap_or(input_dtype),
         };
+        parts.check(&grid)?;
+        let codes = primitives::quantize_affine(input, input_dtype, &parts.affine(&grid));
         Self::from_codes(parts, &codes)
     }
 
@@ -158,22 +151,7 @@ impl AffineQuantizedTensor {
     /// Errors: parts or bytes that do not match each other.
     pub fn from_packed(parts: AffineParts, bytes: Vec<u8>) -> Result<Self> {
         let grid = BlockGrid::new(&parts.shape, &parts.block_size)?;
-        let mismatch = |what: &str, expected: usize, got: usize| QuantError::ShapeMismatch {
-            what: what.into(),
-            expected: vec![expected],
-            got: vec![got],
-        };
-        if parts.scale.len() != grid.len() {
-            return Err(mismatch("scales of a quantized tensor", grid.len(), parts.scale.len()));
-        }
-        let zeros = match &parts.zero_point {
-            ZeroPoints::None => grid.len(),
-            ZeroPoints::Int(zero) => zero.len(),
-            ZeroPoints::Float(zero) => zero.len(),
-        };
-        if zeros != grid.len() {
-            return Err(mismatch("zero points of a quantized tensor", grid.len(), zeros));
-        }
+        parts.check(&grid)?;
         let (rows, cols) = rows_and_cols(&parts.shape);
         let (bits, got) = (parts.dtype.bits(), bytes.len());
         let codes = PackedRows::from_bytes(bits, rows, cols, bytes)
@@ -209,27 +187,12 @@ impl AffineQuantizedTensor {
 
     /// The values, row-major, representable in `dtype`.
     pub fn dequantize(&self, dtype: FloatDtype) -> Vec<f32> {
-        let p = &self.parts;
-        let codes = self.codes();
-        match &p.zero_point {
-            ZeroPoints::None => {
-                primitives::dequantize_affine_no_zero_point(&codes, &self.grid, &p.scale, p.scale_dtype, dtype)
-            }
-            ZeroPoints::Int(zero) => {
-                primitives::dequantize_affine(&codes, &self.grid, &p.scale, p.scale_dtype, zero, dtype)
-            }
-            ZeroPoints::Float(zero) => primitives::dequantize_affine_tinygemm(
-                &codes,
-                &self.grid,
-                &p.scale,
-                p.scale_dtype,
-                zero,
-                p.zero_point_dtype,
-                p.quant_min,
-                p.quant_max,
-                dtype,
-            ),
-        }
+        primitives::dequantize_affine(&self.codes(), &self.affine(), dtype)
+    }
+
+    /// Scales, zero points and blocks, as the primitives take them.
+    pub fn affine(&self) -> Affine<'_> {
+        self.parts.affine(&self.grid)
     }
 
     /// Bytes at rest: packed codes, scales in their dtype, integer zero points as one byte, float ones in their dtype.
@@ -241,6 +204,33 @@ impl AffineQuantizedTensor {
             ZeroPoints::Float(zero) => zero.len() * p.zero_point_dtype.size(),
         };
         self.codes.as_bytes().len() + p.scale.len() * p.scale_dtype.size() + zeros
+    }
+}
+
+fn mismatch(what: &str, expected: usize, got: usize) -> QuantError {
+    QuantError::ShapeMismatch {
+        what: what.into(),
+        expected: vec![expected],
+        got: vec![got],
+    }
+}
+
+/// As many values as the shape has elements, all finite.
+fn check_input(input: &[f32], shape: &[usize]) -> Result<()> {
+    if input.len() != shape.iter().product::<usize>() {
+        return Err(QuantError::ShapeMismatch {
+            what: "values of a tensor".into(),
+            expected: shape.to_vec(),
+            got: vec![input.len()],
+        });
+    }
+    match input.iter().position(|x| !x.is_finite()) {
+        Some(index) => Err(QuantError::NonFinite {
+            what: "the tensor".into(),
+            index,
+            value: input[index].to_string(),
+        }),
+        None => Ok(()),
     }
 }
 
