@@ -64,4 +64,38 @@ pub enum QuantError {
         /// `NaN`, `inf` or `-inf`.
         value: String,
     },
+    /// A record of a quantized weight that is damaged, cut off, newer than this crate, or of another shape.
+    #[error("record of layer `{layer}`, field `{field}`: {reason}")]
+    Record {
+        /// Path of the layer, `?` where the record is too damaged to tell.
+        layer: String,
+        /// The part of the record that is wrong.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A layer that the config selects cannot be quantized by it (strict mode, or a config that can serve no such layer).
+    #[error("layer `{layer}`: {reason}")]
+    Layer {
+        /// Path of the layer.
+        layer: String,
+        /// What is wrong, and the fix.
+        reason: String,
+    },
+    /// `convert` came before any batch went through the observed module.
+    #[error("layer `{layer}` saw no calibration batch: run the observed module on data before `convert`")]
+    NoCalibration {
+        /// Path of the layer.
+        layer: String,
+    },
+    /// A calibration batch held NaN or infinity.
+    #[error("layer `{layer}`, calibration batch {batch}: {reason}")]
+    BadCalibration {
+        /// Path of the layer.
+        layer: String,
+        /// Number of the batch that the layer saw, from 0.
+        batch: usize,
+        /// What it held.
+        reason: String,
+    },
 }

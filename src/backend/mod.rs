@@ -1,6 +1,9 @@
 //! The decorator: [`Quantized`] and its primitives, one file per Burn op trait.
 
+mod carrier;
+mod construct;
 mod primitive;
+pub(crate) mod record;
 
 use crate::kernels::Native;
 use core::marker::PhantomData;
