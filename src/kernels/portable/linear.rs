@@ -1,0 +1,301 @@
+//! The products: integer where the activation is quantized and the weight has integer codes, else float.
+
+use crate::dtype::FloatDtype;
+use crate::kernels::portable::activation::{self, Codes};
+use crate::kernels::portable::panel::Panels;
+use crate::kernels::portable::{PortableWeight, ops};
+use crate::tensor::AffineQuantizedTensor;
+use burn_backend::tensor::{Device, FloatTensor, IntTensor};
+use burn_backend::{Backend, TensorMetadata, get_device_settings, read_sync};
+use burn_std::{DType, FloatDType, IntDType, Shape};
+
+/// Integers up to here are exact in f32, and so is any sum of products whose magnitudes add up to no more.
+const EXACT: usize = 1 << 24;
+
+/// `y[.., N] = x[.., K] · Wᵀ + bias` in the dtype of `x`.
+pub(super) fn linear<B: Backend>(
+    x: FloatTensor<B>,
+    weight: &PortableWeight,
+    bias: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
+    let panels = Panels::new(&weight.weight);
+    let rows = Rows::<B>::new("linear", &x, panels.k, panels.n);
+    if rows.output.num_elements() == 0 {
+        return B::float_zeros(rows.output, &rows.device, rows.dtype.into());
+    }
+    if panels.k == 0 {
+        let y = ops::zeros::<B>([rows.count, panels.n], &rows.device);
+        return rows.finish(rows.add_bias(y, bias));
+    }
+    let t = ops::staged(rows.dtype);
+    let x = rows.matrix(x, panels.k);
+    match activation::quantize::<B>(x.clone(), t, &weight.activation) {
+        None => {
+            let y = float_product::<B>(x, &panels, t, &rows.device);
+            rows.finish(rows.add_bias(y, bias))
+        }
+        Some(codes) => {
+            let y = match (panels.has_integers(), panels.per_row()) {
+                (true, true) => per_row::<B>(&codes, &panels, t, &rows.device),
+                (true, false) => grouped::<B>(&codes, &panels, rows.count, &rows.device),
+                (false, _) => float_product::<B>(dequantize::<B>(&codes, t), &panels, t, &rows.device),
+            };
+            let y = rows.add_bias(y, bias);
+            let nan = ops::constant::<B>(f32::NAN, &rows.device);
+            rows.finish(ops::choose::<B>(codes.not_finite, nan, y))
+        }
+    }
+}
+
+/// `y[.., K] = g[.., N] · W` in the dtype of `g`; weight values and sums are f32.
+pub(super) fn linear_transposed<B: Backend>(g: FloatTensor<B>, weight: &AffineQuantizedTensor) -> FloatTensor<B> {
+    let panels = Panels::new(weight);
+    let rows = Rows::<B>::new("linear_transposed", &g, panels.n, panels.k);
+    if rows.output.num_elements() == 0 || panels.n == 0 {
+        return B::float_zeros(rows.output, &rows.device, rows.dtype.into());
+    }
+    let g = rows.matrix(g, panels.n);
+    let mut sum: Option<FloatTensor<B>> = None;
+    for outputs in panels.rows(panels.k) {
+        let values = panels.values(outputs.clone(), 0..panels.k, FloatDtype::F32);
+        let w = ops::matrix::<B>(values, outputs.len(), panels.k, &rows.device);
+        let part = B::float_matmul(ops::columns::<B>(&g, outputs), w);
+        sum = Some(match sum {
+            Some(sum) => B::float_add(sum, part),
+            None => part,
+        });
+    }
+    rows.finish(sum.expect("there is an output"))
+}
+
+/// The dequantized rows `indices[..]`, `[.., K]` in `dtype`.
+///
+/// # Panics
+/// If an index is no row of the weight.
+pub(super) fn gather<B: Backend>(
+    weight: &AffineQuantizedTensor,
+    indices: IntTensor<B>,
+    dtype: FloatDType,
+) -> FloatTensor<B> {
+    let panels = Panels::new(weight);
+    let device = B::int_device(&indices);
+    let mut shape = indices.shape().to_vec();
+    shape.push(panels.k);
+    let shape = Shape::from(shape);
+    if shape.num_elements() == 0 {
+        return B::float_zeros(shape, &device, dtype);
+    }
+    let indices = read_sync(B::int_into_data(indices)).unwrap_or_else(|error| panic!("gather: {error}"));
+    let t = ops::staged(dtype.into());
+    let mut values = Vec::with_capacity(shape.num_elements());
+    for index in indices.iter::<i64>() {
+        let row = usize::try_from(index).ok().filter(|row| *row < panels.n);
+        let row = row.unwrap_or_else(|| panic!("gather: index {index}, but the weight has {} rows", panels.n));
+        values.extend(panels.values(row..row + 1, 0..panels.k, t));
+    }
+    let rows = values.len() / panels.k;
+    let values = ops::matrix::<B>(values, rows, panels.k, &device);
+    B::float_cast(B::float_reshape(values, shape), dtype)
+}
+
+/// Weight-only.
+///
+/// ```text
+/// one scale a row, integer codes    t = T(Σ_k x · (code − z)),  y = T(t · T(scale))
+/// else                              y = Σ_k x · value,  values in f32
+/// ```
+fn float_product<B: Backend>(x: FloatTensor<B>, panels: &Panels, t: FloatDtype, device: &Device<B>) -> FloatTensor<B> {
+    let scaled_after = panels.per_row() && panels.has_integers();
+    let parts = panels.rows(panels.k).map(|outputs| {
+        let count = outputs.len();
+        let values = match scaled_after {
+            true => panels.integers(outputs.clone(), 0..panels.k),
+            false => panels.values(outputs.clone(), 0..panels.k, FloatDtype::F32),
+        };
+        let y = ops::product::<B>(x.clone(), ops::matrix::<B>(values, count, panels.k, device));
+        if !scaled_after {
+            return y;
+        }
+        let scales = panels
+            .scales(outputs, 0)
+            .into_iter()
+            .map(|scale| t.round(scale))
+            .collect();
+        let y = B::float_mul(ops::round_to::<B>(y, t), ops::matrix::<B>(scales, 1, count, device));
+        ops::round_to::<B>(y, t)
+    });
+    concatenate::<B>(parts.collect())
+}
+
+/// Integer product with one scale a row.
+///
+/// ```text
+/// acc = Σ_k x_code · (w_code − zw)
+/// t = T(f32(acc) · sx);   with zero points of x:   t = T(t − T((f32(zx) · sx) · f32(Σ_k (w_code − zw))))
+/// y = t · sw
+/// ```
+fn per_row<B: Backend>(x: &Codes<B>, panels: &Panels, t: FloatDtype, device: &Device<B>) -> FloatTensor<B> {
+    let chunk = chunk(x.range.0.abs().max(x.range.1.abs()), panels).min(panels.k);
+    let parts = panels.rows(chunk).map(|outputs| {
+        let count = outputs.len();
+        let mut acc = Accumulator::<B>::default();
+        let mut sums = vec![0i64; count];
+        for start in (0..panels.k).step_by(chunk) {
+            let columns = start..panels.k.min(start + chunk);
+            let values = panels.integers(outputs.clone(), columns.clone());
+            for (sum, row) in sums.iter_mut().zip(values.chunks_exact(columns.len())) {
+                *sum += row.iter().map(|value| *value as i64).sum::<i64>();
+            }
+            let w = ops::matrix::<B>(values, count, columns.len(), device);
+            acc.add(ops::product::<B>(ops::columns::<B>(&x.codes, columns), w));
+        }
+        let mut y = ops::round_to::<B>(B::float_mul(acc.into_float(), x.scale.clone()), t);
+        if let Some(zero) = &x.zero_point {
+            let sums = ops::matrix::<B>(sums.into_iter().map(|sum| sum as f32).collect(), 1, count, device);
+            let shift = B::float_mul(B::float_mul(zero.clone(), x.scale.clone()), sums);
+            y = ops::round_to::<B>(B::float_sub(y, ops::round_to::<B>(shift, t)), t);
+        }
+        B::float_mul(y, ops::matrix::<B>(panels.scales(outputs, 0), 1, count, device))
+    });
+    concatenate::<B>(parts.collect())
+}
+
+/// Integer products group by group, in the order of K.
+///
+/// ```text
+/// sum = 0;   for each group:   sum = sum + f32(Σ_k (x_code − zx) · (w_code − zw)) · scale
+/// y = sum · sx
+/// ```
+fn grouped<B: Backend>(x: &Codes<B>, panels: &Panels, rows: usize, device: &Device<B>) -> FloatTensor<B> {
+    let (codes, largest) = match &x.zero_point {
+        Some(zero) => (B::float_sub(x.codes.clone(), zero.clone()), x.range.1 - x.range.0),
+        None => (x.codes.clone(), x.range.0.abs().max(x.range.1.abs())),
+    };
+    let chunk = chunk(largest, panels).min(panels.group);
+    let parts = panels.rows(chunk).map(|outputs| {
+        let count = outputs.len();
+        let mut sum = ops::zeros::<B>([rows, count], device);
+        for group in (0..panels.k).step_by(panels.group) {
+            let end = panels.k.min(group + panels.group);
+            let mut acc = Accumulator::<B>::default();
+            for start in (group..end).step_by(chunk) {
+                let columns = start..end.min(start + chunk);
+                let values = panels.integers(outputs.clone(), columns.clone());
+                let w = ops::matrix::<B>(values, count, columns.len(), device);
+                acc.add(ops::product::<B>(ops::columns::<B>(&codes, columns), w));
+            }
+            let scales = ops::matrix::<B>(panels.scales(outputs.clone(), group), 1, count, device);
+            sum = B::float_add(sum, B::float_mul(acc.into_float(), scales));
+        }
+        B::float_mul(sum, x.scale.clone())
+    });
+    concatenate::<B>(parts.collect())
+}
+
+/// `T((x_code − zx) · sx)`.
+fn dequantize<B: Backend>(x: &Codes<B>, t: FloatDtype) -> FloatTensor<B> {
+    let steps = match &x.zero_point {
+        Some(zero) => B::float_sub(x.codes.clone(), zero.clone()),
+        None => x.codes.clone(),
+    };
+    ops::round_to::<B>(B::float_mul(steps, x.scale.clone()), t)
+}
+
+/// How many columns a float product of codes may have and stay exact.
+fn chunk(largest_activation: i32, panels: &Panels) -> usize {
+    (EXACT / (largest_activation.max(1) as usize * panels.largest_integer())).max(1)
+}
+
+fn concatenate<B: Backend>(mut parts: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => B::float_cat(parts, 1),
+    }
+}
+
+/// An exact sum of exact float products: one stays a float, more are integers.
+enum Accumulator<B: Backend> {
+    Empty,
+    Float(FloatTensor<B>),
+    Int(IntTensor<B>),
+}
+
+impl<B: Backend> Default for Accumulator<B> {
+    fn default() -> Self {
+        Self::Empty
+    }
+}
+
+impl<B: Backend> Accumulator<B> {
+    fn add(&mut self, part: FloatTensor<B>) {
+        *self = match core::mem::take(self) {
+            Self::Empty => Self::Float(part),
+            Self::Float(sum) => Self::Int(B::int_add(Self::integers(sum), Self::integers(part))),
+            Self::Int(sum) => Self::Int(B::int_add(sum, Self::integers(part))),
+        };
+    }
+
+    /// The backend's own 64-bit integers, or its 32-bit ones: these hold any int8 product of K up to 2^17.
+    fn integers(part: FloatTensor<B>) -> IntTensor<B> {
+        let dtype = match get_device_settings::<B>(&B::float_device(&part)).int_dtype {
+            IntDType::I64 => IntDType::I64,
+            _ => IntDType::I32,
+        };
+        B::float_into_int(part, dtype)
+    }
+
+    fn into_float(self) -> FloatTensor<B> {
+        match self {
+            Self::Empty => unreachable!("a product has at least one column"),
+            Self::Float(sum) => sum,
+            Self::Int(sum) => B::int_into_float(sum, FloatDType::F32),
+        }
+    }
+}
+
+/// The leading dims of a product's input, flattened to rows.
+struct Rows<B: Backend> {
+    count: usize,
+    output: Shape,
+    dtype: DType,
+    device: Device<B>,
+}
+
+impl<B: Backend> Rows<B> {
+    /// # Panics
+    /// If the last dim of `x` is not `input`.
+    fn new(op: &str, x: &FloatTensor<B>, input: usize, output: usize) -> Self {
+        let mut shape = x.shape().to_vec();
+        assert_eq!(
+            shape.last(),
+            Some(&input),
+            "{op}: an input of shape {shape:?} does not meet a weight that reduces {input} values to {output}"
+        );
+        *shape.last_mut().expect("checked above") = output;
+        Self {
+            count: shape[..shape.len() - 1].iter().product(),
+            output: shape.into(),
+            dtype: x.dtype(),
+            device: B::float_device(x),
+        }
+    }
+
+    /// `x` as an f32 matrix.
+    fn matrix(&self, x: FloatTensor<B>, columns: usize) -> FloatTensor<B> {
+        let x = B::float_reshape(x, [self.count, columns].into());
+        B::float_cast(x, FloatDType::F32)
+    }
+
+    /// `y + bias` in f32.
+    fn add_bias(&self, y: FloatTensor<B>, bias: Option<FloatTensor<B>>) -> FloatTensor<B> {
+        let Some(bias) = bias else { return y };
+        let bias = B::float_cast(bias, FloatDType::F32);
+        let columns = bias.shape().num_elements();
+        B::float_add(y, B::float_reshape(bias, [1, columns].into()))
+    }
+
+    /// Rounds `y[M, N]` to the dtype of the input and gives it its shape.
+    fn finish(&self, y: FloatTensor<B>) -> FloatTensor<B> {
+        B::float_reshape(B::float_cast(y, self.dtype.into()), self.output.clone())
+    }
+}
