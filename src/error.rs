@@ -98,4 +98,15 @@ pub enum QuantError {
         /// What it held.
         reason: String,
     },
+    /// A calibration batch held NaN or infinity. The observer remembers the first such batch.
+    #[error("calibration batch {batch} (the first is 0) holds {value}: quantization needs finite numbers")]
+    NonFiniteBatch {
+        /// Number of the batch, in the order observed.
+        batch: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
+    /// Parameters were asked of an observer that saw no data.
+    #[error("nothing was observed: run at least one calibration batch first")]
+    NoObservations,
 }

@@ -15,6 +15,8 @@ pub mod kernels;
 
 pub mod backend;
 
+pub mod observe;
+
 pub use backend::Quantized;
 pub use error::{QuantError, Result};
 pub use kernels::{Native, Portable};
