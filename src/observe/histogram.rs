@@ -133,7 +133,9 @@ impl HistogramObserver {
     /// histogram to the `2^bits` codes of the dtype falls.
     pub fn searched_range(&self) -> Option<(f32, f32)> {
         let levels = 1 << self.rule.spec.dtype.bits();
-        self.histogram.as_ref().map(|histogram| range_search::search(histogram, levels))
+        self.histogram
+            .as_ref()
+            .map(|histogram| range_search::search(histogram, levels))
     }
 
     /// Batches that came.

@@ -69,3 +69,6 @@ pub trait Observer: Sized {
     /// Errors: another config, or other blocks. Then nothing is taken in.
     fn merge(&mut self, other: Self) -> Result<()>;
 }
+
+#[cfg(test)]
+mod tests;

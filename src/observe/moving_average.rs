@@ -78,7 +78,8 @@ impl Average {
         let blend = |mine: &[f32], first: &[f32], average: &[f32]| {
             let rows = mine.iter().zip(first).zip(average);
             let (mine, first) = (f64::from, f64::from);
-            rows.map(|((a, b), m)| (f64::from(*m) + kept * (mine(*a) - first(*b))) as f32).collect()
+            rows.map(|((a, b), m)| (f64::from(*m) + kept * (mine(*a) - first(*b))) as f32)
+                .collect()
         };
         let min = blend(self.ranges.min(), other.first.min(), other.ranges.min());
         let max = blend(self.ranges.max(), other.first.max(), other.ranges.max());

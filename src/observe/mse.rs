@@ -66,7 +66,12 @@ impl MseObserver {
         let raw = BlockRanges::of(values, shape, granularity)?;
         let grid = BlockGrid::new(shape, &granularity.block_size(shape)?)?;
         let arithmetic = self.rule.arithmetic(dtype);
-        let radius: Vec<f32> = raw.min().iter().zip(raw.max()).map(|(min, max)| min.abs().max(*max)).collect();
+        let radius: Vec<f32> = raw
+            .min()
+            .iter()
+            .zip(raw.max())
+            .map(|(min, max)| min.abs().max(*max))
+            .collect();
         let (mut min, mut max) = (raw.min().to_vec(), raw.max().to_vec());
         let mut best = vec![START_LOSS; grid.len()];
         let mut losses = Vec::with_capacity(self.steps);
@@ -110,7 +115,10 @@ impl MseObserver {
                 sums[block] += difference * difference;
             }
         }
-        let means = sums.iter().zip(&counts).map(|(sum, count)| (sum / *count as f64) as f32);
+        let means = sums
+            .iter()
+            .zip(&counts)
+            .map(|(sum, count)| (sum / *count as f64) as f32);
         Ok(means.collect())
     }
 }

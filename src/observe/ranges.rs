@@ -79,7 +79,9 @@ mod tests {
     fn blocks_may_have_another_batch_dim_but_not_another_number() {
         let axis = Granularity::PerAxis(-1);
         let mut ranges = BlockRanges::of(&[1.0, -2.0, 3.0, 4.0], &[2, 2], &axis).unwrap();
-        ranges.widen(&BlockRanges::of(&[5.0, -7.0], &[1, 1, 2], &axis).unwrap()).unwrap();
+        ranges
+            .widen(&BlockRanges::of(&[5.0, -7.0], &[1, 1, 2], &axis).unwrap())
+            .unwrap();
         assert_eq!((ranges.min(), ranges.max()), (&[1.0, -7.0][..], &[5.0, 4.0][..]));
         let other = BlockRanges::of(&[1.0, 2.0, 3.0], &[1, 3], &axis).unwrap();
         assert!(matches!(ranges.widen(&other), Err(QuantError::ShapeMismatch { .. })));

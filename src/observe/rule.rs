@@ -137,6 +137,10 @@ mod tests {
         assert!(rule.validate().is_ok());
         rule.symmetric_zero_point = Some(300);
         assert!(rule.validate().is_err());
-        assert!(RangeRule::from(spec.with_zero_point_domain(ZeroPointDomain::Float)).validate().is_err());
+        assert!(
+            RangeRule::from(spec.with_zero_point_domain(ZeroPointDomain::Float))
+                .validate()
+                .is_err()
+        );
     }
 }
