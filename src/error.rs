@@ -98,7 +98,7 @@ pub enum QuantError {
         /// What it held.
         reason: String,
     },
-    /// A calibration batch held NaN or infinity. The observer remembers the first such batch.
+    /// An observer, which knows no layer, was given NaN or infinity. It remembers the first such batch.
     #[error("calibration batch {batch} (the first is 0) holds {value}: quantization needs finite numbers")]
     NonFiniteBatch {
         /// Number of the batch, in the order observed.
@@ -106,7 +106,7 @@ pub enum QuantError {
         /// `NaN`, `inf` or `-inf`.
         value: String,
     },
-    /// Parameters were asked of an observer that saw no data.
+    /// An observer, which knows no layer, was asked for parameters before it saw data.
     #[error("nothing was observed: run at least one calibration batch first")]
     NoObservations,
 }

@@ -123,7 +123,7 @@ impl ObserverConfig {
                 AnyObserver::MovingAverage(MovingAverageObserver::new(rule, c))
             }
             ObserverKind::Fixed { scale, zero_point } => {
-                if !(scale > 0.0 && scale.is_finite()) || !codes.contains(&zero_point) {
+                if !(scale > 0.0 && scale.is_finite() && codes.contains(&zero_point)) {
                     return refuse(
                         "a fixed scale is positive and finite, a fixed zero point lies in the range of the codes",
                     );
