@@ -2,7 +2,7 @@
 
 pub mod portable;
 
-pub mod expanded;
+pub use crate::primitives::expanded;
 
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;

@@ -1,7 +1,7 @@
 //! quantize, dequantize, fake_quantize.
 
 use crate::dtype::FloatDtype;
-use crate::primitives::ZeroPoints;
+use crate::primitives::{ZeroPoints, expanded};
 use crate::spec::BlockGrid;
 
 /// The parameters of an affine quantization, borrowed: what turns values into codes and back.
@@ -107,6 +107,8 @@ pub fn quantize_affine(input: &[f32], input_dtype: FloatDtype, affine: &Affine) 
 /// float z      x = O(O(O(q - mid) * s) + z),  mid = (hi + lo + 1) / 2
 /// ```
 ///
+/// The values are counted in [`expanded`].
+///
 /// Source: torchao `quantization/quant_primitives.py`, `dequantize_affine`, `_dequantize_affine_no_zero_point`,
 /// `_dequantize_affine_tinygemm`.
 ///
@@ -114,6 +116,7 @@ pub fn quantize_affine(input: &[f32], input_dtype: FloatDtype, affine: &Affine) 
 /// If `codes`, scales or zero points are not as many as the grid says.
 pub fn dequantize_affine(codes: &[i32], affine: &Affine, output_dtype: FloatDtype) -> Vec<f32> {
     affine.check(codes.len());
+    expanded::add(codes.len());
     let product = output_dtype.promote(affine.scale_dtype);
     let mut values = vec![0.0; codes.len()];
     for (range, block) in affine.grid.runs() {

@@ -2,5 +2,7 @@
 
 mod affine;
 pub mod payload;
+pub mod reference;
 
 pub use affine::{AffineParts, AffineQuantizedTensor};
+pub use reference::{QuantizedActivation, quantize_activation, reference_linear};

@@ -1,0 +1,8 @@
+//! Holds the crate to the conformance fixtures: `tests/fixtures`, or the folder that `BURN_QUANTIZED_FIXTURES` names.
+
+#[path = "conformance/fixtures.rs"]
+mod fixtures;
+#[path = "conformance/packing.rs"]
+mod packing;
+#[path = "conformance/primitives.rs"]
+mod primitives;
