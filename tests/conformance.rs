@@ -2,6 +2,8 @@
 
 #[path = "conformance/fixtures.rs"]
 mod fixtures;
+#[path = "conformance/linear.rs"]
+mod linear;
 #[path = "conformance/packing.rs"]
 mod packing;
 #[path = "conformance/primitives.rs"]

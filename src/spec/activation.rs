@@ -80,6 +80,14 @@ impl ActivationQuantization {
         }
     }
 
+    /// Whether codes are of a signed dtype; false for [`ActivationQuantization::None`].
+    pub const fn is_signed(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Dynamic { dtype, .. } | Self::Static { dtype, .. } => dtype.is_signed(),
+        }
+    }
+
     /// Whether the activation becomes integers.
     pub const fn is_quantized(&self) -> bool {
         !matches!(self, Self::None)

@@ -1,8 +1,10 @@
 //! Quantized tensors: derived dtypes made of basic ones, and how their parts are packed.
 
+mod activation;
 mod affine;
 pub mod payload;
 pub mod reference;
 
+pub use activation::{QuantizedActivation, quantize_activation};
 pub use affine::{AffineParts, AffineQuantizedTensor};
-pub use reference::{QuantizedActivation, quantize_activation, reference_linear};
+pub use reference::reference_linear;

@@ -4,11 +4,14 @@
 //! operation in f32, left to right, `T(…)` rounding to T:
 //!
 //! ```text
-//! A  quantized activation, one weight scale along K
+//! A  activation of a signed dtype, one weight scale along K
 //!        acc = Σ xq · (w − zw)                                       integers
 //!        t   = T(f32(acc) · sx)
 //!        t   = T(t − T((f32(zx) · sx) · f32(Σ (w − zw))))            where the activation has zero points
 //!        t   = 0                                                     where acc = zx · Σ (w − zw)
+//!        y   = T(t · sw + bias)
+//! U  activation of an unsigned dtype, one weight scale along K
+//!        t   = T(f32(Σ (xq − zx) · (w − zw)) · sx)                   integers inside Σ
 //!        y   = T(t · sw + bias)
 //! B  quantized activation, weight scales in groups along K
 //!        sum = 0; for each group: sum = sum + f32(Σ (xq − zx) · (w − zw)) · sw          integers inside Σ
@@ -21,8 +24,9 @@
 //!        y   = T(Σ x · dequantized(w) + bias)                        both dequantized to T
 //! ```
 //!
-//! Integer sums are exact, so kernels give the bits of A and B: the first two lines of A are torchao's int8 linear, its third makes
-//! an all-zero row an exact zero under any zero point. Float sums (Σ x in C, D, E) are f64 here; a kernel may take any order, with
+//! Integer sums are exact, so kernels give the bits of A, U and B: A is torchao's int8 linear, with a third line that makes an
+//! all-zero row an exact zero under any zero point. Where torchao has no integer product, U and B subtract the zero point in
+//! integers, where no digits are lost. Float sums (Σ x in C, D, E) are f64 here; a kernel may take any order, with
 //! |y − y_ref| ≤ 2·K·ε·Σ|x·w|, ε that of its f32 accumulator.
 //!
 //! A row of `x` that holds a NaN or an infinity gives a row of NaN. An all-zero row gives zeros plus bias.
@@ -30,136 +34,10 @@
 //! Source: torchao `quantization/quantize_/workflows/int8/int8_tensor.py`, `intx/intx_unpacked_to_int8_tensor.py`.
 
 use crate::dtype::FloatDtype;
-use crate::primitives::{
-    Affine, ZeroPoints, choose_qparams_affine_with_min_max, dequantize_affine, dot_float, dot_int, quantize_affine,
-};
-use crate::spec::{ActivationQuantization, ActivationScale, AffineSpec, BlockGrid, Granularity};
-use crate::tensor::AffineQuantizedTensor;
+use crate::primitives::{ZeroPoints, dot_float, dot_int};
+use crate::spec::ActivationQuantization;
+use crate::tensor::{AffineQuantizedTensor, QuantizedActivation, quantize_activation};
 use core::ops::Range;
-
-/// An activation as integers, `[rows, K]`.
-#[derive(Clone, PartialEq, Debug)]
-pub struct QuantizedActivation {
-    /// One code an element, row-major. Every code of a row with a NaN scale is its zero point.
-    pub codes: Vec<i32>,
-    /// One scale a row; NaN for a row that holds a NaN or an infinity.
-    pub scale: Vec<f32>,
-    /// One zero point a row.
-    pub zero_point: Vec<i32>,
-    /// Dtype of the scales.
-    pub scale_dtype: FloatDtype,
-}
-
-/// `x [rows, k]` of `dtype` as integers; `None` when `activation` keeps floats.
-///
-/// Parameters are chosen as by [`choose_qparams_affine`](crate::primitives::choose_qparams_affine), codes as by [`quantize_affine`].
-/// A row that holds a NaN or an infinity gets a NaN scale; a scale for the whole activation comes from the other rows.
-///
-/// # Panics
-/// If there are not `rows · k` values.
-pub fn quantize_activation(
-    x: &[f32],
-    rows: usize,
-    k: usize,
-    dtype: FloatDtype,
-    activation: &ActivationQuantization,
-) -> Option<QuantizedActivation> {
-    assert_eq!(x.len(), rows * k, "an activation of {rows} rows of {k} values");
-    let row = |at: usize| &x[at * k..(at + 1) * k];
-    let finite: Vec<bool> = (0..rows).map(|at| row(at).iter().all(|x| x.is_finite())).collect();
-    let (mut scale, zero_point, scale_dtype, quant_min, quant_max) = match *activation {
-        ActivationQuantization::None => return None,
-        ActivationQuantization::Static {
-            scale,
-            zero_point,
-            quant_min,
-            quant_max,
-            ..
-        } => (
-            vec![scale; rows],
-            vec![zero_point; rows],
-            FloatDtype::F32,
-            quant_min,
-            quant_max,
-        ),
-        ActivationQuantization::Dynamic {
-            mapping,
-            scale,
-            dtype: codes,
-            quant_min,
-            quant_max,
-            eps,
-            scale_in_input_dtype,
-        } => {
-            let scale_dtype = if scale_in_input_dtype { dtype } else { FloatDtype::F32 };
-            let spec = AffineSpec {
-                eps,
-                ..AffineSpec::new(codes, mapping, Granularity::PerToken)
-                    .with_range(quant_min, quant_max)
-                    .with_scale_dtype(scale_dtype)
-            };
-            let mut ranges: Vec<_> = (0..rows)
-                .map(|at| if finite[at] { range(row(at)) } else { (0.0, 0.0) })
-                .collect();
-            if scale == ActivationScale::PerTensor {
-                let whole = ranges
-                    .iter()
-                    .fold((0f32, 0f32), |(min, max), row| (min.min(row.0), max.max(row.1)));
-                ranges.fill(whole);
-            }
-            let (min, max): (Vec<_>, Vec<_>) = ranges.into_iter().unzip();
-            let params =
-                choose_qparams_affine_with_min_max(&min, &max, dtype, &spec).expect("as many minima as maxima");
-            let ZeroPoints::Int(zero_point) = params.zero_point else {
-                unreachable!("an activation has integer zero points");
-            };
-            (params.scale, zero_point, scale_dtype, quant_min, quant_max)
-        }
-    };
-    for (scale, _) in scale.iter_mut().zip(&finite).filter(|(_, finite)| !**finite) {
-        *scale = f32::NAN;
-    }
-    let mut quantized = QuantizedActivation {
-        codes: Vec::new(),
-        scale,
-        zero_point,
-        scale_dtype,
-    };
-    if k > 0 {
-        quantized.codes = quantized.with_affine(k, (quant_min, quant_max), |affine| quantize_affine(x, dtype, affine));
-    }
-    Some(quantized)
-}
-
-/// Smallest and largest value, zero included.
-fn range(values: &[f32]) -> (f32, f32) {
-    values.iter().fold((0.0, 0.0), |(min, max), x| (x.min(min), x.max(max)))
-}
-
-impl QuantizedActivation {
-    fn with_affine<R>(&self, k: usize, (quant_min, quant_max): (i32, i32), run: impl FnOnce(&Affine) -> R) -> R {
-        let grid = BlockGrid::new(&[self.scale.len(), k], &[1, k]).expect("a block a row");
-        run(&Affine {
-            grid: &grid,
-            scale: &self.scale,
-            scale_dtype: self.scale_dtype,
-            zero_point: &ZeroPoints::Int(self.zero_point.clone()),
-            zero_point_dtype: FloatDtype::F32,
-            quant_min,
-            quant_max,
-        })
-    }
-
-    /// The values, row-major, representable in `dtype`; NaN in a row with a NaN scale.
-    pub fn dequantize(&self, dtype: FloatDtype) -> Vec<f32> {
-        match self.codes.len().checked_div(self.scale.len()) {
-            None | Some(0) => Vec::new(),
-            Some(k) => self.with_affine(k, (i32::MIN, i32::MAX), |affine| {
-                dequantize_affine(&self.codes, affine, dtype)
-            }),
-        }
-    }
-}
 
 /// `y [rows, N]` of dtype T = `dtype`: `x [rows, K]` times the transposed `weight [N, K]`, plus `bias [N]`, as the
 /// [module](self) says.
@@ -181,76 +59,135 @@ pub fn reference_linear(
     };
     assert_eq!(x.len(), rows * k, "{rows} rows of activations for a weight of {n}x{k}");
     assert!(bias.is_none_or(|bias| bias.len() == n), "a bias for {n} outputs");
-    let bias_of = |col: usize| bias.map_or(0.0, |bias| bias[col]);
-    let each = |value: &dyn Fn(usize, usize) -> f32| (0..rows * n).map(|at| value(at / n, at % n)).collect();
+    let problem = Problem {
+        rows,
+        n,
+        k,
+        dtype,
+        bias,
+    };
     if k == 0 {
-        return each(&|_, col| bias_of(col));
+        return problem.outputs(|_, col| problem.rounded(0.0, col));
     }
     let quantized = quantize_activation(x, rows, k, dtype, activation);
     if let ZeroPoints::Float(_) = weight.parts().zero_point {
         let x = quantized.map_or_else(|| x.to_vec(), |x| x.dequantize(dtype));
-        let w = weight.dequantize(dtype);
-        return each(&|row, col| {
-            let x = &x[row * k..(row + 1) * k];
-            let sum = dot_float(x, &w[col * k..(col + 1) * k]) + bias_of(col) as f64;
-            finite_or_nan(x, dtype.round(sum as f32))
-        });
+        return problem.expanded(&x, &weight.dequantize(dtype));
     }
     let weight = CenteredWeight::new(weight);
     match quantized {
-        Some(x) if weight.groups == 1 => {
-            let asymmetric = x.zero_point.iter().any(|zero| *zero != 0);
-            let sums: Vec<i64> = (0..n)
-                .map(|col| weight.row(col).iter().map(|w| *w as i64).sum())
-                .collect();
-            each(&|row, col| {
-                let (sx, zx) = (x.scale[row], x.zero_point[row]);
-                let acc = dot_int(&x.codes[row * k..(row + 1) * k], weight.row(col));
-                let mut t = dtype.round(acc as f32 * sx);
-                if asymmetric {
-                    t = dtype.round(t - dtype.round((zx as f32 * sx) * sums[col] as f32));
-                    if acc == zx as i64 * sums[col] && !sx.is_nan() {
-                        t = 0.0;
-                    }
+        None if weight.groups == 1 => problem.weight_only(x, &weight),
+        None => problem.weight_only_grouped(x, &weight),
+        Some(x) if weight.groups > 1 => problem.grouped(&x, &weight),
+        Some(x) if activation.is_signed() => problem.signed(&x, &weight),
+        Some(x) => problem.unsigned(&x, &weight),
+    }
+}
+
+/// The sizes, the dtype T and the bias of a product; one method a case of the module's formulas.
+struct Problem<'a> {
+    rows: usize,
+    n: usize,
+    k: usize,
+    dtype: FloatDtype,
+    bias: Option<&'a [f32]>,
+}
+
+impl Problem<'_> {
+    fn outputs(&self, value: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+        (0..self.rows * self.n)
+            .map(|at| value(at / self.n, at % self.n))
+            .collect()
+    }
+
+    fn row<'x, T>(&self, matrix: &'x [T], row: usize) -> &'x [T] {
+        &matrix[row * self.k..(row + 1) * self.k]
+    }
+
+    /// `T(y + bias)`, the sum in f32.
+    fn rounded(&self, y: f32, col: usize) -> f32 {
+        self.dtype.round(self.bias.map_or(y, |bias| y + bias[col]))
+    }
+
+    /// `T(sum + bias)`, the sum in f64.
+    fn rounded_sum(&self, sum: f64, col: usize) -> f32 {
+        self.dtype
+            .round(self.bias.map_or(sum, |bias| sum + bias[col] as f64) as f32)
+    }
+
+    /// Case A.
+    fn signed(&self, x: &QuantizedActivation, w: &CenteredWeight) -> Vec<f32> {
+        let sums: Vec<i64> = (0..self.n)
+            .map(|col| w.row(col).iter().map(|w| *w as i64).sum())
+            .collect();
+        self.outputs(|row, col| {
+            let (sx, zx, sum) = (x.scale[row], x.zero_point[row], sums[col]);
+            let acc = dot_int(self.row(&x.codes, row), w.row(col));
+            let mut t = self.dtype.round(acc as f32 * sx);
+            if zx != 0 {
+                t = self.dtype.round(t - self.dtype.round((zx as f32 * sx) * sum as f32));
+                if acc == zx as i64 * sum && !sx.is_nan() {
+                    t = 0.0;
                 }
-                dtype.round(t * weight.scale(col, 0) + bias_of(col))
-            })
-        }
-        Some(x) => {
-            let centered: Vec<i32> = x
-                .codes
-                .iter()
-                .enumerate()
-                .map(|(at, code)| code - x.zero_point[at / k])
-                .collect();
-            each(&|row, col| {
-                let mut sum = 0f32;
-                for group in 0..weight.groups {
-                    let span = weight.span(group);
-                    let acc = dot_int(&centered[row * k..][span.clone()], &weight.row(col)[span]);
-                    sum += acc as f32 * weight.scale(col, group);
-                }
-                dtype.round(sum * x.scale[row] + bias_of(col))
-            })
-        }
-        None => {
-            let floats: Vec<f32> = weight.codes.iter().map(|code| *code as f32).collect();
-            each(&|row, col| {
-                let (x, w) = (&x[row * k..(row + 1) * k], &floats[col * k..(col + 1) * k]);
-                let y = if weight.groups == 1 {
-                    let sum = dtype.round(dot_float(x, w) as f32);
-                    let y = dtype.round(sum * dtype.round(weight.scale(col, 0)));
-                    bias.map_or(y, |bias| dtype.round(y + bias[col]))
-                } else {
-                    let scaled = |group| {
-                        let span = weight.span(group);
-                        weight.scale(col, group) as f64 * dot_float(&x[span.clone()], &w[span])
-                    };
-                    dtype.round(((0..weight.groups).map(scaled).sum::<f64>() + bias_of(col) as f64) as f32)
-                };
-                finite_or_nan(x, y)
-            })
-        }
+            }
+            self.rounded(t * w.scale(col, 0), col)
+        })
+    }
+
+    /// Case U.
+    fn unsigned(&self, x: &QuantizedActivation, w: &CenteredWeight) -> Vec<f32> {
+        let centered = x.centered(self.k);
+        self.outputs(|row, col| {
+            let acc = dot_int(self.row(&centered, row), w.row(col));
+            let t = self.dtype.round(acc as f32 * x.scale[row]);
+            self.rounded(t * w.scale(col, 0), col)
+        })
+    }
+
+    /// Case B.
+    fn grouped(&self, x: &QuantizedActivation, w: &CenteredWeight) -> Vec<f32> {
+        let centered = x.centered(self.k);
+        self.outputs(|row, col| {
+            let mut sum = 0f32;
+            for group in 0..w.groups {
+                let span = w.span(group);
+                let acc = dot_int(&self.row(&centered, row)[span.clone()], &w.row(col)[span]);
+                sum += acc as f32 * w.scale(col, group);
+            }
+            self.rounded(sum * x.scale[row], col)
+        })
+    }
+
+    /// Case C.
+    fn weight_only(&self, x: &[f32], w: &CenteredWeight) -> Vec<f32> {
+        let floats = w.floats();
+        self.outputs(|row, col| {
+            let x = self.row(x, row);
+            let sum = self.dtype.round(dot_float(x, self.row(&floats, col)) as f32);
+            let y = self.dtype.round(sum * self.dtype.round(w.scale(col, 0)));
+            finite_or_nan(x, self.rounded(y, col))
+        })
+    }
+
+    /// Case D.
+    fn weight_only_grouped(&self, x: &[f32], w: &CenteredWeight) -> Vec<f32> {
+        let floats = w.floats();
+        self.outputs(|row, col| {
+            let (x, floats) = (self.row(x, row), self.row(&floats, col));
+            let scaled = |group| {
+                let span = w.span(group);
+                w.scale(col, group) as f64 * dot_float(&x[span.clone()], &floats[span])
+            };
+            finite_or_nan(x, self.rounded_sum((0..w.groups).map(scaled).sum(), col))
+        })
+    }
+
+    /// Case E.
+    fn expanded(&self, x: &[f32], w: &[f32]) -> Vec<f32> {
+        self.outputs(|row, col| {
+            let x = self.row(x, row);
+            finite_or_nan(x, self.rounded_sum(dot_float(x, self.row(w, col)), col))
+        })
     }
 }
 
@@ -288,6 +225,10 @@ impl<'a> CenteredWeight<'a> {
         }
     }
 
+    fn floats(&self) -> Vec<f32> {
+        self.codes.iter().map(|code| *code as f32).collect()
+    }
+
     fn row(&self, col: usize) -> &[i32] {
         &self.codes[col * self.k..(col + 1) * self.k]
     }
@@ -298,5 +239,116 @@ impl<'a> CenteredWeight<'a> {
 
     fn scale(&self, col: usize, group: usize) -> f32 {
         self.scales[col / self.block[0] * self.groups + group]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::IntDtype;
+    use crate::spec::{ActivationScale, AffineSpec, Granularity, MappingType, ZeroPointDomain};
+
+    const N: usize = 3;
+    const K: usize = 11;
+
+    fn weights() -> Vec<AffineQuantizedTensor> {
+        let values: Vec<f32> = (0..N * K).map(|i| ((i * 37 % 19) as f32 - 8.0) / 7.0).collect();
+        let int4 = |granularity| AffineSpec::new(IntDtype::INT4, MappingType::Asymmetric, granularity);
+        let specs = [
+            AffineSpec::new(IntDtype::INT8, MappingType::Symmetric, Granularity::PerTensor),
+            int4(Granularity::PerAxis(0)),
+            int4(Granularity::PerGroup(4)),
+            int4(Granularity::PerBlock(vec![2, 5])),
+            int4(Granularity::PerGroup(4)).with_zero_point_domain(ZeroPointDomain::Float),
+        ];
+        let quantize = |spec: &AffineSpec| AffineQuantizedTensor::quantize(&values, FloatDtype::F32, &[N, K], spec);
+        specs.iter().map(|spec| quantize(spec).unwrap()).collect()
+    }
+
+    fn activations() -> Vec<ActivationQuantization> {
+        let fixed = |dtype: IntDtype, zero_point| ActivationQuantization::Static {
+            scale: 0.031,
+            zero_point,
+            dtype,
+            quant_min: dtype.min(),
+            quant_max: dtype.max(),
+        };
+        vec![
+            ActivationQuantization::None,
+            ActivationQuantization::int8_dynamic(ActivationScale::PerToken),
+            ActivationQuantization::int8_dynamic(ActivationScale::PerTensor),
+            ActivationQuantization::int8_dynamic_asymmetric(),
+            fixed(IntDtype::INT8, -37),
+            fixed(IntDtype::UINT8, 91),
+        ]
+    }
+
+    fn for_each(run: impl Fn(&AffineQuantizedTensor, &ActivationQuantization)) {
+        for weight in &weights() {
+            for activation in &activations() {
+                run(weight, activation);
+            }
+        }
+    }
+
+    fn row() -> Vec<f32> {
+        (0..K).map(|i| (i * 5 % 7) as f32 / 3.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn every_case_is_near_the_product_of_dequantized_values() {
+        for_each(|weight, activation| {
+            let (x, bias) = (row(), [0.5, -1.0, 2.0]);
+            let y = reference_linear(&x, 1, FloatDtype::F32, weight, activation, Some(&bias));
+            let x =
+                quantize_activation(&x, 1, K, FloatDtype::F32, activation).map_or(x, |x| x.dequantize(FloatDtype::F32));
+            let w = weight.dequantize(FloatDtype::F32);
+            for (col, y) in y.iter().enumerate() {
+                let want = dot_float(&x, &w[col * K..(col + 1) * K]) as f32 + bias[col];
+                assert!(
+                    (y - want).abs() < 1e-4,
+                    "{activation:?} {:?}: {y}, want {want}",
+                    weight.parts()
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn a_row_of_zeros_gives_the_bias() {
+        for_each(|weight, activation| {
+            let bias = [0.5, -1.0, 2.0];
+            let y = reference_linear(&[0.0; K], 1, FloatDtype::F32, weight, activation, Some(&bias));
+            assert_eq!(y, bias, "{activation:?} {:?}", weight.parts());
+        });
+    }
+
+    #[test]
+    fn a_bad_value_spoils_its_row_alone() {
+        for_each(|weight, activation| {
+            let alone = reference_linear(&row(), 1, FloatDtype::F32, weight, activation, None);
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for at in 0..K {
+                    let mut x = [row(), row(), row()].concat();
+                    x[K + at] = bad;
+                    let y = reference_linear(&x, 3, FloatDtype::F32, weight, activation, None);
+                    assert!(y[N..2 * N].iter().all(|y| y.is_nan()), "{activation:?}");
+                    assert_eq!((&y[..N], &y[2 * N..]), (&alone[..], &alone[..]), "{activation:?}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn empty_sizes_work() {
+        for_each(|weight, activation| {
+            assert!(reference_linear(&[], 0, FloatDtype::F32, weight, activation, None).is_empty());
+        });
+        let spec = AffineSpec::new(IntDtype::INT8, MappingType::Symmetric, Granularity::PerAxis(0));
+        let weight = AffineQuantizedTensor::quantize(&[], FloatDtype::F32, &[2, 0], &spec).unwrap();
+        for activation in &activations() {
+            let y = reference_linear(&[], 2, FloatDtype::F32, &weight, activation, Some(&[1.0, 2.0]));
+            assert_eq!(y, [1.0, 2.0, 1.0, 2.0]);
+        }
     }
 }
