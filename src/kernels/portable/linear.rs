@@ -214,16 +214,12 @@ fn concatenate<B: Backend>(mut parts: Vec<FloatTensor<B>>) -> FloatTensor<B> {
 }
 
 /// An exact sum of exact float products: one stays a float, more are integers.
+#[derive(Default)]
 enum Accumulator<B: Backend> {
+    #[default]
     Empty,
     Float(FloatTensor<B>),
     Int(IntTensor<B>),
-}
-
-impl<B: Backend> Default for Accumulator<B> {
-    fn default() -> Self {
-        Self::Empty
-    }
 }
 
 impl<B: Backend> Accumulator<B> {
