@@ -16,27 +16,23 @@ pub(super) struct Codes<B: Backend> {
     pub zero_point: Option<FloatTensor<B>>,
     /// Smallest and largest code.
     pub range: (i32, i32),
-    /// `[M, 1]`: rows with a NaN or an infinity. Their codes are those of a zero row.
-    pub not_finite: BoolTensor<B>,
 }
 
 /// Quantizes `x[M, K]`, f32 values of `dtype` (T), with M and K at least 1; `None` where the activation stays in float.
 ///
-/// The formulas are those of [`primitives`](crate::primitives). Rows with a NaN or an infinity do not reach the range of a
-/// per-tensor scale.
+/// The formulas are those of [`primitives`](crate::primitives). Rows set in `not_finite` `[M, 1]` get the codes of a zero row and do not
+/// reach the scale of a whole activation.
 pub(super) fn quantize<B: Backend>(
     x: FloatTensor<B>,
+    not_finite: &BoolTensor<B>,
     dtype: FloatDtype,
     activation: &ActivationQuantization,
 ) -> Option<Codes<B>> {
     let device = B::float_device(&x);
-    let clean = |x: FloatTensor<B>| {
-        let not_finite = ops::not_finite::<B>(&x);
-        (
-            ops::choose::<B>(not_finite.clone(), ops::constant::<B>(0.0, &device), x),
-            not_finite,
-        )
-    };
+    if !activation.is_quantized() {
+        return None;
+    }
+    let x = ops::choose::<B>(not_finite.clone(), ops::constant::<B>(0.0, &device), x);
     match *activation {
         ActivationQuantization::None => None,
         ActivationQuantization::Static {
@@ -46,7 +42,6 @@ pub(super) fn quantize<B: Backend>(
             quant_max,
             ..
         } => {
-            let (x, not_finite) = clean(x);
             let (steps, scale) = if (1.0 / scale).is_finite() {
                 (B::float_mul(x, ops::constant::<B>(1.0 / scale, &device)), scale)
             } else {
@@ -58,7 +53,6 @@ pub(super) fn quantize<B: Backend>(
                 scale: ops::constant::<B>(scale, &device),
                 zero_point,
                 range: (quant_min, quant_max),
-                not_finite,
             })
         }
         ActivationQuantization::Dynamic {
@@ -70,7 +64,6 @@ pub(super) fn quantize<B: Backend>(
             scale_in_input_dtype,
             ..
         } => {
-            let (x, not_finite) = clean(x);
             let range = (quant_min, quant_max);
             let eps = dtype.round(eps.unwrap_or(dtype.smallest_normal()));
             let scale_dtype = if scale_in_input_dtype { dtype } else { FloatDtype::F32 };
@@ -91,7 +84,6 @@ pub(super) fn quantize<B: Backend>(
                 scale,
                 zero_point,
                 range,
-                not_finite,
             })
         }
     }

@@ -5,8 +5,8 @@ use crate::kernels::portable::activation::{self, Codes};
 use crate::kernels::portable::panel::Panels;
 use crate::kernels::portable::{PortableWeight, ops};
 use crate::tensor::AffineQuantizedTensor;
-use burn_backend::tensor::{Device, FloatTensor, IntTensor};
-use burn_backend::{Backend, TensorMetadata, get_device_settings, read_sync};
+use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IntTensor};
+use burn_backend::{Backend, TensorData, TensorMetadata, get_device_settings, read_sync};
 use burn_std::{DType, FloatDType, IntDType, Shape};
 
 /// Integers up to here are exact in f32, and so is any sum of products whose magnitudes add up to no more.
@@ -29,22 +29,17 @@ pub(super) fn linear<B: Backend>(
     }
     let t = ops::staged(rows.dtype);
     let x = rows.matrix(x, panels.k);
-    match activation::quantize::<B>(x.clone(), t, &weight.activation) {
-        None => {
-            let y = float_product::<B>(x, &panels, t, &rows.device);
-            rows.finish(rows.add_bias(y, bias))
-        }
-        Some(codes) => {
-            let y = match (panels.has_integers(), panels.per_row()) {
-                (true, true) => per_row::<B>(&codes, &panels, t, &rows.device),
-                (true, false) => grouped::<B>(&codes, &panels, rows.count, &rows.device),
-                (false, _) => float_product::<B>(dequantize::<B>(&codes, t), &panels, t, &rows.device),
-            };
-            let y = rows.add_bias(y, bias);
-            let nan = ops::constant::<B>(f32::NAN, &rows.device);
-            rows.finish(ops::choose::<B>(codes.not_finite, nan, y))
-        }
-    }
+    let not_finite = ops::not_finite::<B>(&x);
+    let y = match activation::quantize::<B>(x.clone(), &not_finite, t, &weight.activation) {
+        None => float_product::<B>(x, &panels, t, &rows.device),
+        Some(codes) => match (panels.has_integers(), panels.per_row()) {
+            (true, true) => per_row::<B>(&codes, &panels, t, &rows.device),
+            (true, false) => grouped::<B>(&codes, &panels, rows.count, &rows.device),
+            (false, _) => float_product::<B>(dequantize::<B>(&codes, t), &panels, t, &rows.device),
+        },
+    };
+    let nan = ops::constant::<B>(f32::NAN, &rows.device);
+    rows.finish(ops::choose::<B>(not_finite, nan, rows.add_bias(y, bias)))
 }
 
 /// `y[.., K] = g[.., N] · W` in the dtype of `g`; weight values and sums are f32.
@@ -102,15 +97,17 @@ pub(super) fn gather<B: Backend>(
 ///
 /// ```text
 /// one scale a row, integer codes    t = T(Σ_k x · (code − z)),  y = T(t · T(scale))
-/// else                              y = Σ_k x · value,  values in f32
+/// groups, integer codes             y = Σ_k x · value,  values in f32
+/// float zero points                 y = Σ_k x · value,  values in T
 /// ```
 fn float_product<B: Backend>(x: FloatTensor<B>, panels: &Panels, t: FloatDtype, device: &Device<B>) -> FloatTensor<B> {
     let scaled_after = panels.per_row() && panels.has_integers();
+    let dtype = if panels.has_integers() { FloatDtype::F32 } else { t };
     let parts = panels.rows(panels.k).map(|outputs| {
         let count = outputs.len();
         let values = match scaled_after {
             true => panels.integers(outputs.clone(), 0..panels.k),
-            false => panels.values(outputs.clone(), 0..panels.k, FloatDtype::F32),
+            false => panels.values(outputs.clone(), 0..panels.k, dtype),
         };
         let y = ops::product::<B>(x.clone(), ops::matrix::<B>(values, count, panels.k, device));
         if !scaled_after {
@@ -131,7 +128,9 @@ fn float_product<B: Backend>(x: FloatTensor<B>, panels: &Panels, t: FloatDtype, 
 ///
 /// ```text
 /// acc = Σ_k x_code · (w_code − zw)
-/// t = T(f32(acc) · sx);   with zero points of x:   t = T(t − T((f32(zx) · sx) · f32(Σ_k (w_code − zw))))
+/// t = T(f32(acc) · sx)
+/// t = T(t − T((f32(zx) · sx) · f32(Σ_k (w_code − zw))))     with zero points of x
+/// t = 0                                                     where acc = zx · Σ_k (w_code − zw)
 /// y = t · sw
 /// ```
 fn per_row<B: Backend>(x: &Codes<B>, panels: &Panels, t: FloatDtype, device: &Device<B>) -> FloatTensor<B> {
@@ -149,11 +148,13 @@ fn per_row<B: Backend>(x: &Codes<B>, panels: &Panels, t: FloatDtype, device: &De
             let w = ops::matrix::<B>(values, count, columns.len(), device);
             acc.add(ops::product::<B>(ops::columns::<B>(&x.codes, columns), w));
         }
+        let is_zero = x.zero_point.as_ref().map(|zero| acc.equals(zero, &sums, device));
         let mut y = ops::round_to::<B>(B::float_mul(acc.into_float(), x.scale.clone()), t);
-        if let Some(zero) = &x.zero_point {
+        if let (Some(zero), Some(is_zero)) = (&x.zero_point, is_zero) {
             let sums = ops::matrix::<B>(sums.into_iter().map(|sum| sum as f32).collect(), 1, count, device);
             let shift = B::float_mul(B::float_mul(zero.clone(), x.scale.clone()), sums);
-            y = ops::round_to::<B>(B::float_sub(y, ops::round_to::<B>(shift, t)), t);
+            let shifted = ops::round_to::<B>(B::float_sub(y, ops::round_to::<B>(shift, t)), t);
+            y = ops::choose::<B>(is_zero, ops::constant::<B>(0.0, device), shifted);
         }
         B::float_mul(y, ops::matrix::<B>(panels.scales(outputs, 0), 1, count, device))
     });
@@ -213,6 +214,14 @@ fn concatenate<B: Backend>(mut parts: Vec<FloatTensor<B>>) -> FloatTensor<B> {
     }
 }
 
+/// The backend's own 64-bit integers, or its 32-bit ones: these hold any int8 product of K up to 2^17.
+fn int_dtype<B: Backend>(device: &Device<B>) -> IntDType {
+    match get_device_settings::<B>(device).int_dtype {
+        IntDType::I64 => IntDType::I64,
+        _ => IntDType::I32,
+    }
+}
+
 /// An exact sum of exact float products: one stays a float, more are integers.
 #[derive(Default)]
 enum Accumulator<B: Backend> {
@@ -231,12 +240,29 @@ impl<B: Backend> Accumulator<B> {
         };
     }
 
-    /// The backend's own 64-bit integers, or its 32-bit ones: these hold any int8 product of K up to 2^17.
+    /// Where the sum is `zero · sums`: `zero` is `[M, 1]` or `[1, 1]`, there is a sum for each column.
+    fn equals(&self, zero: &FloatTensor<B>, sums: &[i64], device: &Device<B>) -> BoolTensor<B> {
+        let dtype = get_device_settings::<B>(device).bool_dtype;
+        let shape = [1, sums.len()];
+        match self {
+            Self::Empty => unreachable!("a product has at least one column"),
+            // The sum is exact in f32, so this product of the same bound is too.
+            Self::Float(sum) => {
+                let sums = TensorData::new(sums.iter().map(|sum| *sum as f32).collect(), shape);
+                let sums = B::float_mul(zero.clone(), B::float_from_data(sums, device));
+                B::float_equal(sum.clone(), B::float_expand(sums, sum.shape()), dtype)
+            }
+            Self::Int(sum) => {
+                let zero = B::float_into_int(zero.clone(), int_dtype::<B>(device));
+                let sums = TensorData::new(sums.to_vec(), shape).convert_dtype(int_dtype::<B>(device).into());
+                let sums = B::int_mul(zero, B::int_from_data(sums, device));
+                B::int_equal(sum.clone(), B::int_expand(sums, sum.shape()), dtype)
+            }
+        }
+    }
+
     fn integers(part: FloatTensor<B>) -> IntTensor<B> {
-        let dtype = match get_device_settings::<B>(&B::float_device(&part)).int_dtype {
-            IntDType::I64 => IntDType::I64,
-            _ => IntDType::I32,
-        };
+        let dtype = int_dtype::<B>(&B::float_device(&part));
         B::float_into_int(part, dtype)
     }
 

@@ -1,4 +1,6 @@
 //! Candle, which the library does not know: quantized modules run on it through the portable kernels.
+// Burn announces the end of `burn-candle`; a backend from a crate of its own is what is needed here.
+#![allow(deprecated)]
 
 #[path = "../../portable/checks.rs"]
 mod checks;
@@ -22,4 +24,9 @@ fn long_sums() {
 #[test]
 fn transposed_and_gathered() {
     checks::transposed_and_gathered::<Candle>();
+}
+
+#[test]
+fn empty() {
+    checks::empty::<Candle>();
 }
