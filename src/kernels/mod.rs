@@ -2,6 +2,16 @@
 
 pub mod portable;
 
+pub mod cpu;
+
+#[cfg(feature = "flex")]
+#[path = "cpu/flex.rs"]
+mod flex;
+
+#[cfg(feature = "ndarray")]
+#[path = "cpu/ndarray.rs"]
+mod ndarray;
+
 pub use crate::primitives::expanded;
 
 use crate::spec::ActivationQuantization;

@@ -1,0 +1,351 @@
+//! From rows of floats to 8-bit codes in the order that the integer products read.
+
+use super::isa::{Block, Isa};
+use super::layout::Groups;
+use super::round::round;
+use crate::dtype::FloatDtype;
+use crate::spec::{ActivationQuantization, ActivationScale, MappingType};
+use rayon::prelude::*;
+
+/// Elements above which rows are quantized by several threads.
+const PARALLEL_ELEMENTS: usize = 1 << 17;
+
+/// Quantized rows, in blocks of rows that a product takes at once.
+pub struct Activations<Q> {
+    /// `[block][padded K / 4][rows of the block]`.
+    pub quads: Vec<Q>,
+    /// Everything else of a row, in row order.
+    pub rows: Vec<Row>,
+    /// `[row][group]`: sums of the signed codes.
+    pub sums: Vec<i32>,
+}
+
+/// How one row was quantized.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Row {
+    /// Its scale.
+    pub scale: f32,
+    /// Its zero point, a code of the activation's dtype.
+    pub zero: i32,
+    /// Whether it holds a NaN or an infinity.
+    pub bad: bool,
+}
+
+/// Whether products need the sums of the weight: an activation has zero points, or its codes are read less an offset.
+pub fn needs_sums(activation: &ActivationQuantization) -> bool {
+    match activation {
+        ActivationQuantization::None => false,
+        ActivationQuantization::Static { zero_point, .. } => *zero_point != 0 || offset(activation) != 0,
+        ActivationQuantization::Dynamic {
+            mapping,
+            quant_min,
+            quant_max,
+            ..
+        } => *mapping == MappingType::Asymmetric || (quant_min + quant_max + 1) / 2 != 0 || offset(activation) != 0,
+    }
+}
+
+/// What is subtracted from a code to make it a signed 8-bit one: 128 for uint8.
+pub fn offset(activation: &ActivationQuantization) -> i32 {
+    match activation {
+        ActivationQuantization::Dynamic { dtype, .. } | ActivationQuantization::Static { dtype, .. } => {
+            dtype.min() + 128
+        }
+        ActivationQuantization::None => 0,
+    }
+}
+
+/// Why no kernel takes a treatment.
+pub fn refusal(activation: &ActivationQuantization) -> Option<String> {
+    let (dtype, lo, hi) = match activation {
+        ActivationQuantization::None => return None,
+        ActivationQuantization::Dynamic {
+            dtype,
+            quant_min,
+            quant_max,
+            ..
+        }
+        | ActivationQuantization::Static {
+            dtype,
+            quant_min,
+            quant_max,
+            ..
+        } => (dtype, *quant_min, *quant_max),
+    };
+    (dtype.bits() != 8 || lo >= hi || lo < dtype.min() || hi > dtype.max())
+        .then(|| format!("activations are int8 or uint8, not {dtype} in {lo}..={hi}"))
+}
+
+/// A treatment on activations of one dtype.
+#[derive(Clone, Copy)]
+struct Rule {
+    dtype: FloatDtype,
+    mapping: MappingType,
+    lo: i32,
+    hi: i32,
+    eps: f32,
+    offset: i32,
+    scale_dtype: FloatDtype,
+}
+
+impl Rule {
+    /// `choose_qparams_affine` of one range that includes zero.
+    fn choose(&self, min: f32, max: f32) -> (f32, i32) {
+        let t = |x: f32| self.dtype.round(x);
+        let (lo, hi) = (self.lo as f32, self.hi as f32);
+        let (neg, pos) = (min.min(0.0), max.max(0.0));
+        let middle = (self.lo + self.hi + 1) / 2;
+        let at_least = |scale: f32| scale.max(t(self.eps));
+        match self.mapping {
+            MappingType::Symmetric => (at_least(t((-neg).max(pos) / ((hi - lo) / 2.0))), middle),
+            MappingType::SymmetricNoClippingErr => {
+                let (a, b) = (t(neg / lo), t(pos / hi));
+                (at_least(if a > b { a } else { b }), middle)
+            }
+            MappingType::Asymmetric => {
+                let scale = at_least(t(t(pos - neg) / (hi - lo)));
+                let zero = lo - t(neg / scale).round_ties_even();
+                (scale, zero.clamp(lo, hi) as i32)
+            }
+        }
+    }
+}
+
+/// Quantizes `rows` rows of `groups.k` values, representable in `dtype`, for blocks of `blocks[..].1` rows from `blocks[..].0` on.
+pub fn quantize<I: Isa>(
+    isa: I,
+    x: &[f32],
+    dtype: FloatDtype,
+    activation: &ActivationQuantization,
+    groups: &Groups,
+    blocks: &[(usize, usize)],
+) -> Activations<I::Quad> {
+    let k = groups.k;
+    let count: usize = blocks.iter().map(|block| block.1).sum();
+    let quads_of_row = groups.padded_k() / 4;
+    let mut out = Activations {
+        quads: vec![I::Quad::default(); count * quads_of_row],
+        rows: vec![Row::default(); count],
+        sums: vec![0; count * groups.count],
+    };
+    if k == 0 {
+        return out;
+    }
+    let mut rule = Rule {
+        dtype,
+        mapping: MappingType::Symmetric,
+        lo: 0,
+        hi: 0,
+        eps: 0.0,
+        offset: offset(activation),
+        scale_dtype: FloatDtype::F32,
+    };
+    let mut shared = None;
+    match *activation {
+        ActivationQuantization::None => unreachable!("float activations are not quantized"),
+        ActivationQuantization::Static {
+            scale,
+            zero_point,
+            quant_min,
+            quant_max,
+            ..
+        } => {
+            (rule.lo, rule.hi) = (quant_min, quant_max);
+            shared = Some((scale, zero_point));
+        }
+        ActivationQuantization::Dynamic {
+            mapping,
+            scale,
+            quant_min,
+            quant_max,
+            eps,
+            scale_in_input_dtype,
+            ..
+        } => {
+            (rule.mapping, rule.lo, rule.hi) = (mapping, quant_min, quant_max);
+            rule.eps = eps.unwrap_or(dtype.smallest_normal());
+            if scale_in_input_dtype {
+                rule.scale_dtype = dtype;
+            }
+            if scale == ActivationScale::PerTensor {
+                let mut range = Range::default();
+                for row in x.chunks_exact(k) {
+                    let of_row = range_of(isa, row);
+                    if !of_row.bad {
+                        range.include(&of_row);
+                    }
+                }
+                shared = Some(rule.choose(range.min, range.max));
+            }
+        }
+    }
+    let job = |((quads, rows), sums): ((&mut [I::Quad], &mut [Row]), &mut [i32]), x: &[f32]| {
+        let count = rows.len();
+        isa.enter(QuantizeRows {
+            rule,
+            shared,
+            groups,
+            x,
+            count,
+            quads,
+            rows,
+            sums,
+        });
+    };
+    let mut parts = Vec::with_capacity(blocks.len());
+    let (mut quads, mut rows, mut sums) = (&mut out.quads[..], &mut out.rows[..], &mut out.sums[..]);
+    for (first, count) in blocks {
+        let (q, r, s);
+        (q, quads) = quads.split_at_mut(count * quads_of_row);
+        (r, rows) = rows.split_at_mut(*count);
+        (s, sums) = sums.split_at_mut(count * groups.count);
+        parts.push((((q, r), s), &x[first * k..(first + count) * k]));
+    }
+    if count * k < PARALLEL_ELEMENTS {
+        parts.into_iter().for_each(|(out, x)| job(out, x));
+    } else {
+        parts.into_par_iter().for_each(|(out, x)| job(out, x));
+    }
+    out
+}
+
+/// What a scale is chosen from: zero included.
+#[derive(Clone, Copy, Default)]
+pub struct Range {
+    min: f32,
+    max: f32,
+    /// Whether a value is not finite.
+    pub bad: bool,
+}
+
+impl Range {
+    fn include(&mut self, other: &Self) {
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+}
+
+struct FindRange<'a> {
+    x: &'a [f32],
+    range: &'a mut Range,
+}
+
+impl<I: Isa> Block<I> for FindRange<'_> {
+    #[inline(always)]
+    fn run(self, _: I) {
+        *self.range = scan(self.x);
+    }
+}
+
+fn range_of<I: Isa>(isa: I, x: &[f32]) -> Range {
+    let mut range = Range::default();
+    isa.enter(FindRange { x, range: &mut range });
+    range
+}
+
+/// Smallest and largest value (zero included) and whether any is not finite.
+#[inline(always)]
+pub fn scan(x: &[f32]) -> Range {
+    const LANES: usize = 32;
+    let (mut min, mut max, mut magnitude) = ([0.0f32; LANES], [0.0f32; LANES], [0u32; LANES]);
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            let value = chunk[i];
+            min[i] = if value < min[i] { value } else { min[i] };
+            max[i] = if value > max[i] { value } else { max[i] };
+            magnitude[i] = magnitude[i].max(value.to_bits() & 0x7fff_ffff);
+        }
+    }
+    for (i, value) in tail.iter().enumerate() {
+        min[i] = if *value < min[i] { *value } else { min[i] };
+        max[i] = if *value > max[i] { *value } else { max[i] };
+        magnitude[i] = magnitude[i].max(value.to_bits() & 0x7fff_ffff);
+    }
+    Range {
+        min: min.into_iter().fold(0.0, f32::min),
+        max: max.into_iter().fold(0.0, f32::max),
+        bad: magnitude.into_iter().fold(0, u32::max) >= 0x7f80_0000,
+    }
+}
+
+struct QuantizeRows<'a, Q> {
+    rule: Rule,
+    /// Scale and zero point of every row, where they are shared.
+    shared: Option<(f32, i32)>,
+    groups: &'a Groups,
+    x: &'a [f32],
+    count: usize,
+    quads: &'a mut [Q],
+    rows: &'a mut [Row],
+    sums: &'a mut [i32],
+}
+
+impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
+    #[inline(always)]
+    fn run(self, _: I) {
+        let groups = self.groups;
+        let mut codes = vec![0i8; groups.k];
+        for r in 0..self.count {
+            let x = &self.x[r * groups.k..(r + 1) * groups.k];
+            let range = scan(x);
+            let (scale, zero) = match self.shared {
+                Some(shared) => shared,
+                None if range.bad => (1.0, self.rule.offset),
+                None => self.rule.choose(range.min, range.max),
+            };
+            self.rows[r] = Row {
+                scale,
+                zero,
+                bad: range.bad,
+            };
+            if range.bad {
+                codes.fill(0i8);
+            } else {
+                encode(&self.rule, x, scale, zero, &mut codes);
+            }
+            for group in 0..groups.count {
+                let codes = &codes[groups.elements(group)];
+                self.sums[r * groups.count + group] = codes.iter().map(|code| *code as i32).sum();
+                let first = groups.tiles(group).start * 8;
+                let (whole, tail) = codes.as_chunks::<4>();
+                for (q, quad) in whole.iter().enumerate() {
+                    self.quads[(first + q) * self.count + r] = I::quad(*quad);
+                }
+                if !tail.is_empty() {
+                    let mut quad = [0; 4];
+                    quad[..tail.len()].copy_from_slice(tail);
+                    self.quads[(first + whole.len()) * self.count + r] = I::quad(quad);
+                }
+            }
+        }
+    }
+}
+
+/// `clamp(round(x · (1 / scale)) + zero, lo, hi)`, as signed 8-bit codes. Values are finite.
+/// Where 1 / scale is infinite, x / scale takes the place of the product, and 0 where the scale is 0 too.
+#[inline(always)]
+fn encode(rule: &Rule, x: &[f32], scale: f32, zero: i32, out: &mut [i8]) {
+    let inverse = rule.scale_dtype.round(1.0 / scale);
+    let product = rule.dtype.promote(rule.scale_dtype);
+    let (zero, lo, hi) = (zero as f32, rule.lo as f32, rule.hi as f32);
+    let code = |steps: f32| (steps.round_ties_even() + zero).max(lo).min(hi);
+    match product {
+        _ if inverse.is_infinite() => {
+            encode_with(x, out, rule.offset, |x| {
+                code(if scale == 0.0 { 0.0 } else { product.round(x / scale) })
+            });
+        }
+        FloatDtype::F32 => encode_with(x, out, rule.offset, |x| code(x * inverse)),
+        dtype => encode_with(x, out, rule.offset, |x| code(round(dtype, x * inverse))),
+    }
+}
+
+#[inline(always)]
+fn encode_with(x: &[f32], out: &mut [i8], offset: i32, code: impl Fn(f32) -> f32) {
+    // Adding 1.5 · 2^23 puts a small integer into the low bits of a float.
+    const MAGIC: f32 = 12_582_912.0;
+    for (x, out) in x.iter().zip(out) {
+        *out = ((code(*x) + MAGIC).to_bits() as i32).wrapping_sub(offset) as i8;
+    }
+}

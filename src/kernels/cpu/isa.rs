@@ -1,0 +1,113 @@
+//! What an instruction set must bring. Algorithms are written once over this trait; an ISA file only instantiates it.
+
+use super::layout::{CHANNELS, Lanes, Line};
+use super::scalar::Scalar;
+use super::tier::Tier;
+
+/// The instructions of one tier, on 16 lanes: one for each channel of a panel.
+///
+/// A value of an implementing type is the proof that this machine has the instructions.
+pub trait Isa: Copy + Send + Sync + 'static {
+    /// 16 integers.
+    type I32: Copy;
+    /// 16 floats.
+    type F32: Copy;
+    /// A line of weight codes, ready to be multiplied.
+    type Weights: Copy;
+    /// Four activation codes, ready to be broadcast.
+    type Quad: Copy + Default + Send + Sync;
+
+    /// What [`Isa::weights`] subtracts from each code.
+    const WEIGHT_SHIFT: i32 = 0;
+    /// What [`Isa::floats`] wants to have added to its `zero`.
+    const FLOAT_SHIFT: f32 = 0.0;
+    /// Whether there are 32 registers of 16 lanes.
+    const WIDE: bool = false;
+
+    /// Runs a block compiled for these instructions.
+    fn enter<B: Block<Self>>(self, block: B);
+
+    /// Four activation codes as an operand.
+    fn quad(codes: [i8; 4]) -> Self::Quad;
+    /// A line of unsigned weight codes as an operand.
+    fn weights(self, line: &Line) -> Self::Weights;
+    /// `acc[c] + Σ_i w[c][i] · x[i]`, exact modulo 2^32.
+    fn dot(self, acc: Self::I32, w: Self::Weights, x: Self::Quad) -> Self::I32;
+
+    /// The same integer in each lane.
+    fn splat_i32(self, value: i32) -> Self::I32;
+    /// Reads 16 integers.
+    fn load_i32(self, from: &Lanes<i32>) -> Self::I32;
+    /// Writes 16 integers.
+    fn store_i32(self, value: Self::I32, to: &mut Lanes<i32>);
+    /// Wrapping sum.
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Wrapping product.
+    fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Rounds to the nearest float, ties to even.
+    fn to_f32(self, value: Self::I32) -> Self::F32;
+
+    /// The same float in each lane.
+    fn splat(self, value: f32) -> Self::F32;
+    /// Reads 16 floats.
+    fn load(self, from: &Lanes<f32>) -> Self::F32;
+    /// Writes 16 floats.
+    fn store(self, value: Self::F32, to: &mut Lanes<f32>);
+    /// Rounded sum.
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Rounded product.
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a · b + c`, rounded once or twice: only for float products, whose order is free.
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `f32(code) − zero`, exact, of each k of a line; `zero` holds integers plus [`Isa::FLOAT_SHIFT`].
+    fn floats(self, line: &Line, zero: Self::F32) -> [Self::F32; 4];
+}
+
+/// A piece of work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.
+pub trait Block<I: Isa> {
+    /// Does it.
+    fn run(self, isa: I);
+}
+
+/// A whole operation, written once over every instruction set.
+pub trait Program {
+    /// Does it.
+    fn run<I: Isa>(self, isa: I);
+}
+
+/// Runs a program on a tier.
+///
+/// # Panics
+/// If this machine cannot run the tier.
+pub fn run_on(tier: Tier, program: impl Program) {
+    let _missing = || -> ! {
+        panic!(
+            "this machine cannot run the CPU tier `{tier}`; it can run: {:?}",
+            Tier::available()
+        )
+    };
+    match tier {
+        Tier::Scalar => program.run(Scalar),
+        #[allow(unreachable_patterns)]
+        _ => _missing(),
+    }
+}
+
+/// Whether this machine has the instructions of a tier.
+pub fn can_run(tier: Tier) -> bool {
+    match tier {
+        Tier::Scalar => true,
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+/// 16 bytes as integers, less `shift`.
+#[inline(always)]
+pub fn widen(bytes: &[u8; CHANNELS], shift: i32) -> Lanes<i32> {
+    let mut out = Lanes([0; CHANNELS]);
+    for c in 0..CHANNELS {
+        out.0[c] = bytes[c] as i32 - shift;
+    }
+    out
+}

@@ -1,0 +1,716 @@
+//! `y = x · Wᵀ + bias`: blocking, threads and the float epilogue, once for every instruction set.
+//!
+//! Threads share columns; a thread takes 4 panels at a time, some rows at a time, and walks K in chunks whose codes fit a near cache.
+//! Every output is one chain of sums in K order, so a row depends neither on the number of threads nor on the other rows.
+
+use super::activation::{Activations, Row, offset, quantize, scan};
+use super::blocks::{Dot, FloatDot, FloatMode, GroupDot, GroupZeros, Panels, Tile};
+use super::isa::{Block, Isa, Program};
+use super::layout::{CHANNELS, Groups, Lanes, Line, QUADS, TILE, unpack};
+use super::round::{round, round_all};
+use super::weight::{CpuWeight, Zeros};
+use crate::dtype::FloatDtype;
+use core::ops::Range;
+use rayon::prelude::*;
+
+/// Panels that a thread takes at a time.
+const PANELS: usize = 4;
+/// Rows whose accumulators a thread keeps.
+const ROWS: usize = 128;
+/// Products below which one thread does everything.
+const PARALLEL_PRODUCTS: usize = 1 << 20;
+/// Rows up to which codes are unpacked into the first-level cache.
+const FEW_ROWS: usize = 8;
+
+/// The operation; see [`CpuWeight::linear`].
+pub struct Linear<'a> {
+    pub weight: &'a CpuWeight,
+    pub x: &'a [f32],
+    pub rows: usize,
+    pub dtype: FloatDtype,
+    pub bias: Option<&'a [f32]>,
+    pub y: &'a mut [f32],
+}
+
+impl Program for Linear<'_> {
+    fn run<I: Isa>(self, isa: I) {
+        let w = self.weight;
+        if self.rows == 0 || w.n == 0 {
+            return;
+        }
+        if w.groups.k == 0 {
+            for row in self.y.chunks_exact_mut(w.n) {
+                match self.bias {
+                    Some(bias) => row
+                        .iter_mut()
+                        .zip(bias)
+                        .for_each(|(y, bias)| *y = self.dtype.round(*bias)),
+                    None => row.fill(0.0),
+                }
+            }
+            return;
+        }
+        let operand = if w.activation.is_quantized() {
+            let blocks = row_blocks(self.rows, if I::WIDE { &[6, 4, 2, 1] } else { &[4, 2, 1] });
+            Operand::Codes(
+                quantize(isa, self.x, self.dtype, &w.activation, &w.groups, &blocks),
+                blocks,
+            )
+        } else {
+            let blocks = row_blocks(self.rows, if I::WIDE { &[24, 12, 8, 4, 2, 1] } else { &[6, 4, 2, 1] });
+            let (x, bad) = pack_floats(isa, self.x, &w.groups, &blocks);
+            Operand::Floats(x, bad, blocks)
+        };
+        let chunks = chunks(w, self.rows);
+        let product = Product {
+            isa,
+            w,
+            operand: &operand,
+            chunks: &chunks,
+            dtype: self.dtype,
+            bias: self.bias,
+        };
+        let small = self.rows * w.n * w.groups.k < PARALLEL_PRODUCTS;
+        let mut pieces = pieces(
+            w,
+            self.rows,
+            if small { 1 } else { rayon::current_num_threads() },
+            self.y,
+        );
+        match pieces.as_mut_slice() {
+            [piece] => product.piece(piece),
+            pieces => pieces.par_iter_mut().for_each(|piece| product.piece(piece)),
+        }
+    }
+}
+
+/// Activations, ready for the inner blocks, with the blocks of rows (first, count).
+enum Operand<Q> {
+    Codes(Activations<Q>, Vec<(usize, usize)>),
+    /// `[block][padded K][rows of the block]`, and which rows hold a NaN or an infinity.
+    Floats(Vec<f32>, Vec<bool>, Vec<(usize, usize)>),
+}
+
+/// `rows` as blocks of the given sizes, largest first.
+fn row_blocks(rows: usize, sizes: &[usize]) -> Vec<(usize, usize)> {
+    let (mut blocks, mut first) = (Vec::new(), 0);
+    for size in sizes {
+        while rows - first >= *size {
+            blocks.push((first, *size));
+            first += size;
+        }
+    }
+    blocks
+}
+
+/// Some tiles of K and the groups that they belong to.
+struct Chunk {
+    tiles: Range<usize>,
+    first_group: usize,
+    /// Tiles of each group in the chunk.
+    sizes: Vec<usize>,
+}
+
+/// K in chunks; grouped integer products need whole groups.
+fn chunks(w: &CpuWeight, rows: usize) -> Vec<Chunk> {
+    let groups = &w.groups;
+    let whole = w.activation.is_quantized() && groups.count > 1;
+    let target = match (w.bits(), rows <= FEW_ROWS) {
+        (8, true) => usize::MAX,
+        (8, false) if w.activation.is_quantized() => 128,
+        (_, false) => 32,
+        (_, true) => 8,
+    };
+    let mut out: Vec<Chunk> = Vec::new();
+    let mut open = false;
+    for group in 0..groups.count {
+        let mut tiles = groups.tiles(group);
+        while !tiles.is_empty() {
+            if !open {
+                out.push(Chunk {
+                    tiles: tiles.start..tiles.start,
+                    first_group: group,
+                    sizes: Vec::new(),
+                });
+            }
+            let chunk = out.last_mut().expect("a chunk is open");
+            let room = target - chunk.tiles.len();
+            if whole && tiles.len() > room && open {
+                open = false;
+                continue;
+            }
+            let take = if whole { tiles.len() } else { tiles.len().min(room) };
+            chunk.sizes.push(take);
+            chunk.tiles.end += take;
+            tiles.start += take;
+            open = chunk.tiles.len() < target;
+        }
+    }
+    out
+}
+
+/// The columns of some panels, row by row.
+struct Piece<'a> {
+    panels: Range<usize>,
+    rows: Vec<&'a mut [f32]>,
+}
+
+/// Splits the columns of `y` for `threads` threads, some pieces each.
+fn pieces<'a>(w: &CpuWeight, rows: usize, threads: usize, y: &'a mut [f32]) -> Vec<Piece<'a>> {
+    let blocks = w.panels().div_ceil(PANELS);
+    let count = if threads == 1 { 1 } else { blocks.min(threads * 4) };
+    let bounds: Vec<usize> = (0..=count)
+        .map(|i| (i * blocks / count * PANELS).min(w.panels()))
+        .collect();
+    let mut out: Vec<Piece> = bounds
+        .windows(2)
+        .map(|b| Piece {
+            panels: b[0]..b[1],
+            rows: Vec::with_capacity(rows),
+        })
+        .collect();
+    for mut row in y.chunks_exact_mut(w.n) {
+        for piece in &mut out {
+            let (columns, rest) = row.split_at_mut((piece.panels.len() * CHANNELS).min(row.len()));
+            piece.rows.push(columns);
+            row = rest;
+        }
+    }
+    out
+}
+
+struct Product<'a, I: Isa> {
+    isa: I,
+    w: &'a CpuWeight,
+    operand: &'a Operand<I::Quad>,
+    chunks: &'a [Chunk],
+    dtype: FloatDtype,
+    bias: Option<&'a [f32]>,
+}
+
+/// Calls `$call!(MR, NR, panel)` over `$panels` panels for the block of `$rows` rows.
+macro_rules! by_block {
+    ($rows:expr, $panels:expr, $call:ident, $($mr:literal $nr:literal),+) => {
+        match $rows {
+            $($mr => {
+                let mut panel = 0;
+                while panel + $nr <= $panels {
+                    $call!($mr, $nr, panel);
+                    panel += $nr;
+                }
+                while panel < $panels {
+                    $call!($mr, 1, panel);
+                    panel += 1;
+                }
+            })+
+            rows => unreachable!("no block of {rows} rows"),
+        }
+    };
+}
+
+impl<I: Isa> Product<'_, I> {
+    fn piece(&self, piece: &mut Piece) {
+        let tiles = if self.w.bits() == 8 {
+            0
+        } else {
+            self.chunks.iter().map(|c| c.tiles.len()).max().unwrap_or(0)
+        };
+        let mut quads = vec![Line::ZERO; tiles * QUADS * PANELS];
+        let (Operand::Codes(_, blocks) | Operand::Floats(_, _, blocks)) = self.operand;
+        let lanes = piece.rows.len().min(ROWS) * PANELS;
+        let first = piece.panels.start;
+        match self.operand {
+            Operand::Codes(x, _) if self.w.groups.count == 1 => {
+                let mut acc = vec![Lanes([0i32; CHANNELS]); lanes];
+                self.blocks(piece, blocks, |panels, blocks, rows, out| {
+                    let acc = &mut acc[..rows.len() * PANELS];
+                    acc.fill(Lanes([0; CHANNELS]));
+                    self.walk(&panels, &mut quads, |chunk, w| {
+                        self.dot(x, blocks, chunk, w, panels.len(), acc)
+                    });
+                    let finish = FinishDot {
+                        product: self,
+                        x,
+                        panels: panels.clone(),
+                        first,
+                        rows,
+                        acc,
+                        out,
+                    };
+                    self.isa.enter(finish);
+                });
+            }
+            operand => {
+                let mut acc = vec![Lanes([0f32; CHANNELS]); lanes];
+                self.blocks(piece, blocks, |panels, blocks, rows, out| {
+                    let acc = &mut acc[..rows.len() * PANELS];
+                    acc.fill(Lanes([0.0; CHANNELS]));
+                    self.walk(&panels, &mut quads, |chunk, w| match operand {
+                        Operand::Codes(x, _) => self.group_dot(x, blocks, chunk, w, &panels, acc),
+                        Operand::Floats(x, ..) => self.float_dot(x, blocks, chunk, w, &panels, acc),
+                    });
+                    let finish = FinishFloat {
+                        product: self,
+                        panels: panels.clone(),
+                        first,
+                        rows,
+                        acc,
+                        out,
+                    };
+                    self.isa.enter(finish);
+                });
+            }
+        }
+    }
+
+    /// Calls `block(panels, blocks of rows, rows, the rows of the piece)` over the piece.
+    fn blocks(
+        &self,
+        piece: &mut Piece,
+        blocks: &[(usize, usize)],
+        mut block: impl FnMut(Range<usize>, &[(usize, usize)], Range<usize>, &mut [&mut [f32]]),
+    ) {
+        for first in piece.panels.clone().step_by(PANELS) {
+            let panels = first..(first + PANELS).min(piece.panels.end);
+            let mut from = 0;
+            while from < blocks.len() {
+                let start = blocks[from].0;
+                let count = blocks[from..].iter().take_while(|b| b.0 + b.1 <= start + ROWS).count();
+                let last = blocks[from + count - 1];
+                block(
+                    panels.clone(),
+                    &blocks[from..from + count],
+                    start..last.0 + last.1,
+                    &mut piece.rows,
+                );
+                from += count;
+            }
+        }
+    }
+
+    /// Calls `visit` with the codes of each chunk of K, one a byte.
+    fn walk(&self, panels: &Range<usize>, quads: &mut [Line], mut visit: impl FnMut(&Chunk, Panels)) {
+        let bits = self.w.bits() as usize;
+        for chunk in self.chunks {
+            let lines = chunk.tiles.len() * QUADS;
+            if bits == 8 {
+                let stride = self.w.groups.total_tiles * QUADS;
+                let from = panels.start * stride + chunk.tiles.start * QUADS;
+                visit(
+                    chunk,
+                    Panels {
+                        lines: &self.w.codes[from..],
+                        stride,
+                        quads: lines,
+                    },
+                );
+            } else {
+                for (panel, out) in panels.clone().zip(quads.chunks_exact_mut(lines)) {
+                    let packed = &self.w.panel(panel)[chunk.tiles.start * bits..chunk.tiles.end * bits];
+                    self.isa.enter(Unpack {
+                        bits: bits as u32,
+                        packed,
+                        out,
+                    });
+                }
+                visit(
+                    chunk,
+                    Panels {
+                        lines: quads,
+                        stride: lines,
+                        quads: lines,
+                    },
+                );
+            }
+        }
+    }
+
+    fn dot(
+        &self,
+        x: &Activations<I::Quad>,
+        blocks: &[(usize, usize)],
+        chunk: &Chunk,
+        w: Panels,
+        panels: usize,
+        acc: &mut [Lanes<i32>],
+    ) {
+        let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
+        for (first, rows) in blocks {
+            let from = first * row_quads + chunk.tiles.start * QUADS * rows;
+            let x = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
+            let lanes = &mut acc[(first - start) * PANELS..];
+            macro_rules! call {
+                ($mr:literal, $nr:literal, $panel:expr) => {
+                    self.isa.enter(Dot::<_, $mr, $nr> {
+                        x,
+                        w: w.skip($panel),
+                        acc: Tile {
+                            lanes: &mut lanes[$panel..],
+                            stride: PANELS,
+                        },
+                    })
+                };
+            }
+            if I::WIDE {
+                by_block!(*rows, panels, call, 6 4, 4 4, 2 4, 1 4);
+            } else {
+                by_block!(*rows, panels, call, 4 1, 2 1, 1 1);
+            }
+        }
+    }
+
+    fn group_dot(
+        &self,
+        x: &Activations<I::Quad>,
+        blocks: &[(usize, usize)],
+        chunk: &Chunk,
+        w: Panels,
+        panels: &Range<usize>,
+        acc: &mut [Lanes<f32>],
+    ) {
+        let groups = self.w.groups.count;
+        let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
+        let offset = offset(&self.w.activation);
+        for (first, rows) in blocks {
+            let from = first * row_quads + chunk.tiles.start * QUADS * rows;
+            let quads = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
+            let lanes = &mut acc[(first - start) * PANELS..];
+            macro_rules! call {
+                ($mr:literal, $nr:literal, $panel:expr) => {{
+                    let at = (panels.start + $panel) * groups + chunk.first_group;
+                    let mut x_zeros = [0; $mr];
+                    for (zero, row) in x_zeros.iter_mut().zip(&x.rows[*first..]) {
+                        *zero = row.zero - offset;
+                    }
+                    self.isa.enter(GroupDot::<_, $mr, $nr> {
+                        x: quads,
+                        w: w.skip($panel),
+                        tiles: &chunk.sizes,
+                        x_sums: &x.sums[first * groups + chunk.first_group..],
+                        x_zeros,
+                        scale: &self.w.scale[at..],
+                        zero: self.zeros(at, I::WEIGHT_SHIFT),
+                        w_sums: self.w.sums.get(at..).unwrap_or_default(),
+                        groups,
+                        sums: Tile {
+                            lanes: &mut lanes[$panel..],
+                            stride: PANELS,
+                        },
+                    })
+                }};
+            }
+            if I::WIDE {
+                by_block!(*rows, panels.len(), call, 6 4, 4 4, 2 4, 1 4);
+            } else {
+                by_block!(*rows, panels.len(), call, 4 1, 2 1, 1 1);
+            }
+        }
+    }
+
+    fn float_dot(
+        &self,
+        x: &[f32],
+        blocks: &[(usize, usize)],
+        chunk: &Chunk,
+        w: Panels,
+        panels: &Range<usize>,
+        acc: &mut [Lanes<f32>],
+    ) {
+        let groups = self.w.groups.count;
+        let (start, padded) = (blocks[0].0, self.w.groups.padded_k());
+        let mode = self.float_mode();
+        for (first, rows) in blocks {
+            let from = first * padded + chunk.tiles.start * TILE * rows;
+            let x = &x[from..][..chunk.tiles.len() * TILE * rows];
+            let lanes = &mut acc[(first - start) * PANELS..];
+            macro_rules! call {
+                ($mr:literal, $nr:literal, $panel:expr) => {{
+                    let at = (panels.start + $panel) * groups + chunk.first_group;
+                    self.isa.enter(FloatDot::<$mr, $nr> {
+                        x,
+                        w: w.skip($panel),
+                        mode,
+                        dtype: self.dtype,
+                        tiles: &chunk.sizes,
+                        scale: &self.w.scale[at..],
+                        zero: self.zeros(at, 0),
+                        value: match &self.w.zero {
+                            Zeros::Float { value, .. } => &value[at..],
+                            _ => &[],
+                        },
+                        groups,
+                        acc: Tile {
+                            lanes: &mut lanes[$panel..],
+                            stride: PANELS,
+                        },
+                    })
+                }};
+            }
+            if I::WIDE {
+                by_block!(*rows, panels.len(), call, 24 1, 12 2, 8 2, 4 4, 2 4, 1 4);
+            } else {
+                by_block!(*rows, panels.len(), call, 6 1, 4 1, 2 1, 1 1);
+            }
+        }
+    }
+
+    fn zeros(&self, at: usize, shift: i32) -> GroupZeros<'_> {
+        match &self.w.zero {
+            Zeros::None(zero) | Zeros::Same(zero) | Zeros::Float { mid: zero, .. } => {
+                GroupZeros::Same(*zero as i32 - shift)
+            }
+            Zeros::Codes(zero) => GroupZeros::Codes(&zero[at..]),
+        }
+    }
+
+    fn float_mode(&self) -> FloatMode {
+        match (&self.w.zero, self.w.groups.count) {
+            (Zeros::Float { .. }, _) => FloatMode::FloatZero,
+            (_, 1) => FloatMode::Plain,
+            _ => FloatMode::Scaled,
+        }
+    }
+}
+
+struct Unpack<'a> {
+    bits: u32,
+    packed: &'a [Line],
+    out: &'a mut [Line],
+}
+
+impl<I: Isa> Block<I> for Unpack<'_> {
+    #[inline(always)]
+    fn run(self, _: I) {
+        unpack(self.bits, self.packed, self.out);
+    }
+}
+
+/// Where a panel of a row goes: its first column in the piece.
+#[inline(always)]
+fn store(out: &mut [f32], column: usize, lanes: [f32; CHANNELS]) {
+    match out[column..].first_chunk_mut::<CHANNELS>() {
+        Some(out) => *out = lanes,
+        None => {
+            let out = &mut out[column..];
+            let columns = out.len();
+            out.copy_from_slice(&lanes[..columns]);
+        }
+    }
+}
+
+/// The bias of a panel, 0 in its padding.
+#[inline(always)]
+fn bias_of(bias: &[f32], panel: usize) -> [f32; CHANNELS] {
+    let bias = &bias[panel * CHANNELS..];
+    match bias.first_chunk::<CHANNELS>() {
+        Some(bias) => *bias,
+        None => {
+            let mut out = [0.0; CHANNELS];
+            out[..bias.len()].copy_from_slice(bias);
+            out
+        }
+    }
+}
+
+/// From integers to outputs where the weight's scale is constant along K, as [`reference_linear`](crate::tensor::reference_linear)
+/// says: `t = T(f32(acc) · sx)`; with sums `t = T(t − T((f32(zx) · sx) · f32(Σ (w − zw))))` and 0 where `acc = zx · Σ (w − zw)`;
+/// `y = T(t · sw + bias)`.
+struct FinishDot<'a, 'o, I: Isa> {
+    product: &'a Product<'a, I>,
+    x: &'a Activations<I::Quad>,
+    panels: Range<usize>,
+    first: usize,
+    rows: Range<usize>,
+    acc: &'a [Lanes<i32>],
+    out: &'a mut [&'o mut [f32]],
+}
+
+impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
+    #[inline(always)]
+    fn run(self, _: I) {
+        let (w, dtype) = (self.product.w, self.product.dtype);
+        let offset = offset(&w.activation);
+        for (j, panel) in self.panels.clone().enumerate() {
+            let mut zero = [0; CHANNELS];
+            for (c, zero) in zero.iter_mut().enumerate() {
+                *zero = w.zero.code(panel, c) as i32 - I::WEIGHT_SHIFT;
+            }
+            let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
+            let sums = w.sums.get(panel).map(|sums| sums.0);
+            for row in self.rows.clone() {
+                let Row {
+                    scale,
+                    zero: x_zero,
+                    bad,
+                } = self.x.rows[row];
+                let x_sum = self.x.sums[row];
+                let mut acc = self.acc[(row - self.rows.start) * PANELS + j].0;
+                for c in 0..CHANNELS {
+                    acc[c] = acc[c].wrapping_sub(zero[c].wrapping_mul(x_sum));
+                }
+                let mut t = [0.0; CHANNELS];
+                match &sums {
+                    None => {
+                        for c in 0..CHANNELS {
+                            t[c] = acc[c] as f32 * scale;
+                        }
+                        round_all(dtype, &mut t);
+                    }
+                    Some(sums) => {
+                        let mut correction = [0.0; CHANNELS];
+                        for c in 0..CHANNELS {
+                            acc[c] = acc[c].wrapping_add(offset.wrapping_mul(sums[c]));
+                            t[c] = acc[c] as f32 * scale;
+                            correction[c] = x_zero as f32 * scale * sums[c] as f32;
+                        }
+                        round_all(dtype, &mut t);
+                        round_all(dtype, &mut correction);
+                        for c in 0..CHANNELS {
+                            t[c] -= correction[c];
+                        }
+                        round_all(dtype, &mut t);
+                        for c in 0..CHANNELS {
+                            t[c] = if acc[c] == x_zero.wrapping_mul(sums[c]) {
+                                0.0
+                            } else {
+                                t[c]
+                            };
+                        }
+                    }
+                }
+                for c in 0..CHANNELS {
+                    t[c] = t[c] * w.scale[panel].0[c] + bias[c];
+                }
+                round_all(dtype, &mut t);
+                store(
+                    self.out[row],
+                    (panel - self.first) * CHANNELS,
+                    if bad { [f32::NAN; CHANNELS] } else { t },
+                );
+            }
+        }
+    }
+}
+
+/// From float sums to outputs: grouped integer products `y = T(sum · sx + bias)`, weight-only with a constant scale
+/// `y = T(T(T(sum) · T(sw)) + bias)`, other weight-only products `y = T(sum + bias)`.
+struct FinishFloat<'a, 'o, I: Isa> {
+    product: &'a Product<'a, I>,
+    panels: Range<usize>,
+    first: usize,
+    rows: Range<usize>,
+    acc: &'a [Lanes<f32>],
+    out: &'a mut [&'o mut [f32]],
+}
+
+impl<I: Isa> Block<I> for FinishFloat<'_, '_, I> {
+    #[inline(always)]
+    fn run(self, _: I) {
+        let (w, dtype) = (self.product.w, self.product.dtype);
+        let plain = self.product.float_mode() == FloatMode::Plain;
+        for (j, panel) in self.panels.clone().enumerate() {
+            let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
+            let mut scale = [1.0; CHANNELS];
+            if plain {
+                for c in 0..CHANNELS {
+                    scale[c] = round(dtype, w.scale[panel].0[c]);
+                }
+            }
+            for row in self.rows.clone() {
+                let mut y = self.acc[(row - self.rows.start) * PANELS + j].0;
+                let bad = match self.product.operand {
+                    Operand::Codes(x, _) => {
+                        for y in &mut y {
+                            *y *= x.rows[row].scale;
+                        }
+                        x.rows[row].bad
+                    }
+                    Operand::Floats(_, bad, _) => {
+                        if plain {
+                            round_all(dtype, &mut y);
+                            for c in 0..CHANNELS {
+                                y[c] *= scale[c];
+                            }
+                            round_all(dtype, &mut y);
+                        }
+                        bad[row]
+                    }
+                };
+                for c in 0..CHANNELS {
+                    y[c] += bias[c];
+                }
+                round_all(dtype, &mut y);
+                store(
+                    self.out[row],
+                    (panel - self.first) * CHANNELS,
+                    if bad { [f32::NAN; CHANNELS] } else { y },
+                );
+            }
+        }
+    }
+}
+
+/// Float activations as `[block][padded K][rows of the block]`; a row that holds a NaN or an infinity is marked and becomes 0.
+fn pack_floats<I: Isa>(isa: I, x: &[f32], groups: &Groups, blocks: &[(usize, usize)]) -> (Vec<f32>, Vec<bool>) {
+    let rows: usize = blocks.iter().map(|block| block.1).sum();
+    let padded = groups.padded_k();
+    let mut out = vec![0.0; rows * padded];
+    let mut bad = vec![false; rows];
+    let mut parts = Vec::with_capacity(blocks.len());
+    let (mut out_rest, mut bad_rest) = (&mut out[..], &mut bad[..]);
+    for (first, count) in blocks {
+        let (block, bad);
+        (block, out_rest) = out_rest.split_at_mut(count * padded);
+        (bad, bad_rest) = bad_rest.split_at_mut(*count);
+        parts.push(PackFloats {
+            x: &x[first * groups.k..(first + count) * groups.k],
+            groups,
+            out: block,
+            bad,
+        });
+    }
+    if rows * padded < PARALLEL_PRODUCTS / 8 {
+        parts.into_iter().for_each(|part| isa.enter(part));
+    } else {
+        parts.into_par_iter().for_each(|part| isa.enter(part));
+    }
+    (out, bad)
+}
+
+struct PackFloats<'a> {
+    x: &'a [f32],
+    groups: &'a Groups,
+    out: &'a mut [f32],
+    bad: &'a mut [bool],
+}
+
+impl<I: Isa> Block<I> for PackFloats<'_> {
+    #[inline(always)]
+    fn run(self, _: I) {
+        let (k, count) = (self.groups.k, self.bad.len());
+        for (row, bad) in self.x.chunks_exact(k).zip(self.bad.iter_mut()) {
+            *bad = scan(row).bad;
+        }
+        for group in 0..self.groups.count {
+            let elements = self.groups.elements(group);
+            let from = self.groups.tiles(group).start * TILE;
+            let out = &mut self.out[from * count..][..elements.len() * count];
+            if count == 1 {
+                out.copy_from_slice(&self.x[elements]);
+                continue;
+            }
+            for (k_at, out) in elements.zip(out.chunks_exact_mut(count)) {
+                for (r, out) in out.iter_mut().enumerate() {
+                    *out = self.x[r * k + k_at];
+                }
+            }
+        }
+        for r in (0..count).filter(|r| self.bad[*r]) {
+            self.out
+                .iter_mut()
+                .skip(r)
+                .step_by(count)
+                .for_each(|value| *value = 0.0);
+        }
+    }
+}
