@@ -72,6 +72,7 @@ impl<B: Backend, K: QuantKernels<B>> QTensor<B, K> {
             device,
             dtype,
             scheme,
+            stock: false,
         }
     }
 

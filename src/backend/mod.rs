@@ -1,9 +1,22 @@
 //! The decorator: [`Quantized`] and its primitives, one file per Burn op trait.
 
+mod activation_ops;
+mod base;
+mod bool_ops;
 mod carrier;
 mod construct;
+mod float_ops;
+mod forward;
+mod int_ops;
+pub mod materialized;
+mod module_ops;
 mod primitive;
+mod product;
+mod qtensor_ops;
 pub(crate) mod record;
+mod stock;
+mod transaction_ops;
+mod view;
 
 use crate::kernels::Native;
 use core::marker::PhantomData;

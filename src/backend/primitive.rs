@@ -87,6 +87,8 @@ pub struct QTensor<B: Backend, K: QuantKernels<B>> {
     pub dtype: FloatDType,
     /// What `QTensorPrimitive::scheme` returns: Burn's own scheme of a stock tensor, else a carrier.
     pub scheme: QuantScheme,
+    /// Whether `scheme` describes the tensor as Burn would, so that its data is Burn's own and not a payload of this crate.
+    pub stock: bool,
 }
 
 /// A float tensor that may still be a packed weight; `dequantize` of the decorator is lazy and returns one.
@@ -134,6 +136,10 @@ impl<B: Backend, K: QuantKernels<B>> TensorMetadata for QTensor<B, K> {
 impl<B: Backend, K: QuantKernels<B>> QTensorPrimitive for QTensor<B, K> {
     fn scheme(&self) -> &QuantScheme {
         &self.scheme
+    }
+
+    fn default_scheme() -> QuantScheme {
+        B::QuantizedTensorPrimitive::default_scheme()
     }
 }
 

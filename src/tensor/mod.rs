@@ -4,6 +4,7 @@ mod activation;
 mod affine;
 pub mod payload;
 pub mod reference;
+mod views;
 
 pub use activation::{QuantizedActivation, quantize_activation};
 pub use affine::{AffineParts, AffineQuantizedTensor};
