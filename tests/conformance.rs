@@ -4,6 +4,8 @@
 mod fixtures;
 #[path = "conformance/linear.rs"]
 mod linear;
+#[path = "conformance/observers.rs"]
+mod observers;
 #[path = "conformance/packing.rs"]
 mod packing;
 #[path = "conformance/primitives.rs"]

@@ -1,8 +1,10 @@
 //! Topics `dynamic_linear`, `weight_only_linear` and `static_linear`, against the reference linear.
 
 use crate::fixtures::{Case, run};
+use crate::observers::feed;
 use burn_quantized::dtype::{FloatDtype, IntDtype};
-use burn_quantized::primitives::{ZeroPoints, choose_qparams_affine_with_min_max, int_product};
+use burn_quantized::observe::{MinMaxObserver, Observer};
+use burn_quantized::primitives::{ZeroPoints, int_product};
 use burn_quantized::spec::{ActivationQuantization, ActivationScale, AffineSpec, Granularity, MappingType};
 use burn_quantized::tensor::{AffineQuantizedTensor, QuantizedActivation, quantize_activation, reference_linear};
 
@@ -49,21 +51,11 @@ fn weight_only_linear() {
 #[test]
 fn static_linear() {
     run("static_linear", |case| {
-        let dtype = case.dtype("dtype");
         let layer = Layer::read(
             case,
             &int8(case.mapping("weight_mapping"), case.granularity("weight_granularity")),
         );
         layer.check_weight(case);
-        let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
-        for batch in 0..case.size("batches") {
-            let values = case.field(&format!("batch{batch}")).floats();
-            (min, max) = values
-                .iter()
-                .fold((min, max), |(min, max), x| (min.min(*x), max.max(*x)));
-        }
-        case.check_floats("activation_min", &[min]);
-        case.check_floats("activation_max", &[max]);
         let codes = match case.text("activation") {
             "uint8_asym" => IntDtype::UINT8,
             "int8_asym" | "int8_sym" => IntDtype::INT8,
@@ -74,7 +66,11 @@ fn static_linear() {
             ..int8(case.mapping("activation_mapping"), Granularity::PerTensor)
         };
         let spec = spec.with_range(case.int("activation_quant_min"), case.int("activation_quant_max"));
-        let params = choose_qparams_affine_with_min_max(&[min], &[max], dtype, &spec).expect("parameters");
+        let observer = feed(case, MinMaxObserver::new(spec.clone()))?;
+        let ranges = observer.ranges().ok_or("nothing was observed")?;
+        case.check_floats("activation_min", ranges.min());
+        case.check_floats("activation_max", ranges.max());
+        let params = observer.calculate_qparams().map_err(|error| error.to_string())?;
         let ZeroPoints::Int(zero) = params.zero_point else {
             return Err("an integer zero point".into());
         };
