@@ -77,8 +77,13 @@ impl AffineSpec {
 
     /// Whether the parts go together.
     ///
-    /// Errors: a range outside the dtype or without at least two codes, a float zero point with a symmetric mapping
-    /// or an odd number of codes (it has no middle code in torchao's sense), no zero point with an asymmetric mapping or a range whose middle is not 0, the no-clipping mapping on a range that has no code on both sides of 0.
+    /// Errors:
+    /// - a range outside the dtype, or without at least two codes;
+    /// - a float zero point with a symmetric mapping, with an odd number of codes (there is no middle one), or with codes that do not
+    ///   start at 0 (torchao's formula then clips half of the range);
+    /// - no zero point with the asymmetric mapping, or with a range whose middle is not 0;
+    /// - the no-clipping mapping on a range that has no code on both sides of 0;
+    /// - an eps that is no positive number.
     pub fn validate(&self) -> Result<()> {
         let (lo, hi) = (self.quant_min, self.quant_max);
         if lo >= hi || lo < self.dtype.min() || hi > self.dtype.max() {
@@ -92,7 +97,10 @@ impl AffineSpec {
         }
         let refuse = |what: &str| Err(QuantError::InvalidSpec(what.into()));
         match (self.zero_point_domain, self.mapping) {
-            (ZeroPointDomain::Float, MappingType::Asymmetric) if (lo + hi) % 2 == 0 => {
+            (ZeroPointDomain::Float, MappingType::Asymmetric) if lo != 0 => {
+                return refuse("a float zero point needs codes from 0 on, such as 0..=15: choose an unsigned dtype");
+            }
+            (ZeroPointDomain::Float, MappingType::Asymmetric) if hi % 2 == 0 => {
                 return refuse("a float zero point needs an even number of codes, such as 0..=15");
             }
             (ZeroPointDomain::Float, MappingType::Asymmetric) | (ZeroPointDomain::Int, _) => {}
@@ -105,11 +113,100 @@ impl AffineSpec {
             }
             (ZeroPointDomain::None, _) => {}
         }
+        if self.eps.is_some_and(|eps| !(eps > 0.0 && eps.is_finite())) {
+            return refuse("eps, the smallest scale, must be a positive number");
+        }
         if self.mapping == MappingType::SymmetricNoClippingErr && (lo >= 0 || hi <= 0) {
             return refuse(
                 "the no-clipping mapping needs codes on both sides of 0: choose a signed dtype of 2 bits or more",
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use MappingType::{Asymmetric, Symmetric, SymmetricNoClippingErr};
+
+    fn spec(dtype: IntDtype, mapping: MappingType, domain: ZeroPointDomain) -> AffineSpec {
+        AffineSpec::new(dtype, mapping, Granularity::PerTensor).with_zero_point_domain(domain)
+    }
+
+    #[test]
+    fn ranges_lie_inside_the_dtype() {
+        let int8 = spec(IntDtype::INT8, Symmetric, ZeroPointDomain::Int);
+        assert_eq!(int8.clone().with_range(-127, 127).validate(), Ok(()));
+        for (low, high) in [(-129, 127), (-128, 128), (5, 5), (6, 5)] {
+            let expected = QuantError::InvalidRange {
+                dtype: "int8".into(),
+                quant_min: low,
+                quant_max: high,
+                min: -128,
+                max: 127,
+            };
+            assert_eq!(int8.clone().with_range(low, high).validate(), Err(expected));
+        }
+    }
+
+    #[test]
+    fn every_whole_dtype_has_a_symmetric_and_an_asymmetric_spec() {
+        for bits in 1..=8 {
+            for dtype in [IntDtype::int(bits).unwrap(), IntDtype::uint(bits).unwrap()] {
+                for mapping in [Symmetric, Asymmetric] {
+                    assert_eq!(
+                        spec(dtype, mapping, ZeroPointDomain::Int).validate(),
+                        Ok(()),
+                        "{dtype} {mapping}"
+                    );
+                }
+                let float = spec(dtype, Asymmetric, ZeroPointDomain::Float).validate();
+                assert_eq!(float.is_ok(), !dtype.is_signed(), "{dtype}");
+                let none = spec(dtype, Symmetric, ZeroPointDomain::None).validate();
+                assert_eq!(none.is_ok(), dtype.is_signed(), "{dtype}");
+                let no_clipping = spec(dtype, SymmetricNoClippingErr, ZeroPointDomain::Int).validate();
+                assert_eq!(no_clipping.is_ok(), dtype.is_signed() && bits > 1, "{dtype}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_go_together_are_named() {
+        let refused = [
+            (
+                spec(IntDtype::UINT4, Symmetric, ZeroPointDomain::Float),
+                "asymmetric mapping",
+            ),
+            (spec(IntDtype::INT4, Asymmetric, ZeroPointDomain::Float), "codes from 0"),
+            (
+                spec(IntDtype::UINT4, Asymmetric, ZeroPointDomain::Float).with_range(0, 14),
+                "even number of codes",
+            ),
+            (
+                spec(IntDtype::INT4, Asymmetric, ZeroPointDomain::None),
+                "needs a zero point",
+            ),
+            (
+                spec(IntDtype::UINT4, Symmetric, ZeroPointDomain::None),
+                "middle is not 0",
+            ),
+            (
+                spec(IntDtype::INT1, SymmetricNoClippingErr, ZeroPointDomain::Int),
+                "both sides of 0",
+            ),
+            (
+                spec(IntDtype::INT8, Symmetric, ZeroPointDomain::Int).with_eps(0.0),
+                "eps",
+            ),
+            (
+                spec(IntDtype::INT8, Symmetric, ZeroPointDomain::Int).with_eps(f32::NAN),
+                "eps",
+            ),
+        ];
+        for (spec, what) in refused {
+            let error = spec.validate().expect_err(what).to_string();
+            assert!(error.contains(what), "{error}");
+        }
     }
 }

@@ -197,3 +197,67 @@ impl BlockGrid {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_every_granularity() {
+        let cases: [(Granularity, &[usize], &[usize], &[usize]); 12] = [
+            (Granularity::PerTensor, &[4, 6], &[4, 6], &[]),
+            (Granularity::PerTensor, &[1, 33], &[1, 33], &[1]),
+            (Granularity::PerTensor, &[], &[], &[]),
+            (Granularity::PerAxis(0), &[4, 6], &[1, 6], &[4]),
+            (Granularity::PerAxis(-2), &[3, 3, 5], &[3, 1, 5], &[3]),
+            (Granularity::PerRow(1), &[2, 4, 6], &[1, 4, 1], &[2, 6]),
+            (Granularity::PerToken, &[2, 3, 4], &[1, 1, 4], &[2, 3]),
+            (Granularity::PerGroup(2), &[4, 6], &[1, 2], &[4, 3]),
+            (Granularity::PerGroup(6), &[4, 6], &[1, 6], &[4]),
+            (Granularity::PerBlock(vec![2, 3]), &[5, 4, 6], &[1, 2, 3], &[5, 2, 2]),
+            (Granularity::PerBlock(vec![64, 64]), &[4, 6], &[4, 6], &[]),
+            (Granularity::PerToken, &[2, 0], &[1, 1], &[2, 0]),
+        ];
+        for (granularity, shape, block, scale) in cases {
+            let got = granularity.block_size(shape).unwrap();
+            assert_eq!(got, block, "{granularity} of {shape:?}");
+            assert_eq!(
+                BlockGrid::new(shape, &got).unwrap().squeezed(),
+                scale,
+                "{granularity} of {shape:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tail_has_a_block_of_its_own() {
+        let block = Granularity::PerGroup(4).block_size(&[2, 10]).unwrap();
+        let grid = BlockGrid::new(&[2, 10], &block).unwrap();
+        assert_eq!((grid.dims(), grid.len()), (&[2, 3][..], 6));
+        let runs: Vec<_> = grid.runs().map(|(run, block)| (run.len(), block)).collect();
+        assert_eq!(runs, [(4, 0), (4, 1), (2, 2), (4, 3), (4, 4), (2, 5)]);
+    }
+
+    #[test]
+    fn a_granularity_that_the_shape_cannot_have_is_an_error() {
+        let cases: [(Granularity, &[usize], &str); 7] = [
+            (Granularity::PerAxis(2), &[4, 6], "no dim 2"),
+            (Granularity::PerAxis(-3), &[4, 6], "no dim -3"),
+            (Granularity::PerRow(-1), &[], "no dim -1"),
+            (Granularity::PerGroup(0), &[4, 6], "at least one element"),
+            (Granularity::PerGroup(2), &[], "no dim -1"),
+            (Granularity::PerBlock(vec![1, 2, 3]), &[4, 6], "3 dims"),
+            (Granularity::PerBlock(vec![0, 3]), &[4, 6], "at least one element"),
+        ];
+        for (granularity, shape, what) in cases {
+            let error = granularity.block_size(shape).expect_err(what);
+            assert!(matches!(error, QuantError::InvalidGranularity { .. }));
+            assert!(
+                error.to_string().contains(what) && error.to_string().contains(&granularity.to_string()),
+                "{error}"
+            );
+        }
+        assert!(BlockGrid::new(&[4], &[2, 2]).is_err(), "ranks differ");
+        assert!(BlockGrid::new(&[4], &[0]).is_err(), "an empty block");
+    }
+}

@@ -32,9 +32,10 @@ pub fn quantize_activation(
     activation: &ActivationQuantization,
 ) -> Option<QuantizedActivation> {
     assert_eq!(x.len(), rows * k, "an activation of {rows} rows of {k} values");
-    let row = |at: usize| &x[at * k..(at + 1) * k];
-    let finite: Vec<bool> = (0..rows).map(|at| row(at).iter().all(|x| x.is_finite())).collect();
-    let (mut scale, zero_point, scale_dtype, quant_min, quant_max) = match *activation {
+    let finite: Vec<bool> = (0..rows)
+        .map(|at| x[at * k..(at + 1) * k].iter().all(|x| x.is_finite()))
+        .collect();
+    let (quant_min, quant_max, (mut scale, zero_point, scale_dtype)) = match *activation {
         ActivationQuantization::None => return None,
         ActivationQuantization::Static {
             scale,
@@ -43,11 +44,9 @@ pub fn quantize_activation(
             quant_max,
             ..
         } => (
-            vec![scale; rows],
-            vec![zero_point; rows],
-            FloatDtype::F32,
             quant_min,
             quant_max,
+            (vec![scale; rows], vec![zero_point; rows], FloatDtype::F32),
         ),
         ActivationQuantization::Dynamic {
             mapping,
@@ -58,29 +57,23 @@ pub fn quantize_activation(
             eps,
             scale_in_input_dtype,
         } => {
-            let scale_dtype = if scale_in_input_dtype { dtype } else { FloatDtype::F32 };
             let spec = AffineSpec {
                 eps,
-                ..AffineSpec::new(codes, mapping, Granularity::PerToken)
-                    .with_range(quant_min, quant_max)
-                    .with_scale_dtype(scale_dtype)
+                scale_dtype: Some(if scale_in_input_dtype { dtype } else { FloatDtype::F32 }),
+                ..AffineSpec::new(codes, mapping, Granularity::PerToken).with_range(quant_min, quant_max)
             };
-            let mut ranges: Vec<_> = (0..rows)
-                .map(|at| if finite[at] { range(row(at)) } else { (0.0, 0.0) })
-                .collect();
-            if scale == ActivationScale::PerTensor {
-                let whole = ranges
-                    .iter()
-                    .fold((0f32, 0f32), |(min, max), row| (min.min(row.0), max.max(row.1)));
-                ranges.fill(whole);
-            }
-            let (min, max): (Vec<_>, Vec<_>) = ranges.into_iter().unzip();
-            let params =
-                choose_qparams_affine_with_min_max(&min, &max, dtype, &spec).expect("as many minima as maxima");
-            let ZeroPoints::Int(zero_point) = params.zero_point else {
-                unreachable!("an activation has integer zero points");
-            };
-            (params.scale, zero_point, scale_dtype, quant_min, quant_max)
+            let ranges = (0..rows).map(|at| {
+                if finite[at] {
+                    range(&x[at * k..(at + 1) * k])
+                } else {
+                    (0.0, 0.0)
+                }
+            });
+            (
+                quant_min,
+                quant_max,
+                dynamic_parameters(ranges.collect(), dtype, scale, &spec),
+            )
         }
     };
     for (scale, _) in scale.iter_mut().zip(&finite).filter(|(_, finite)| !**finite) {
@@ -96,6 +89,26 @@ pub fn quantize_activation(
         quantized.codes = quantized.with_affine(k, (quant_min, quant_max), |affine| quantize_affine(x, dtype, affine));
     }
     Some(quantized)
+}
+
+/// Scales, zero points and scale dtype from the range of each row.
+fn dynamic_parameters(
+    mut ranges: Vec<(f32, f32)>,
+    dtype: FloatDtype,
+    scale: ActivationScale,
+    spec: &AffineSpec,
+) -> (Vec<f32>, Vec<i32>, FloatDtype) {
+    if scale == ActivationScale::PerTensor {
+        let union = |(min, max): (f32, f32), row: &(f32, f32)| (min.min(row.0), max.max(row.1));
+        let whole = ranges.iter().fold((0.0, 0.0), union);
+        ranges.fill(whole);
+    }
+    let (min, max): (Vec<_>, Vec<_>) = ranges.into_iter().unzip();
+    let params = choose_qparams_affine_with_min_max(&min, &max, dtype, spec).expect("as many minima as maxima");
+    match params.zero_point {
+        ZeroPoints::Int(zero) => (params.scale, zero, spec.scale_dtype.unwrap_or(dtype)),
+        _ => unreachable!("an activation has integer zero points"),
+    }
 }
 
 /// Smallest and largest value, zero included.

@@ -253,13 +253,14 @@ mod tests {
 
     fn weights() -> Vec<AffineQuantizedTensor> {
         let values: Vec<f32> = (0..N * K).map(|i| ((i * 37 % 19) as f32 - 8.0) / 7.0).collect();
+        let uint4 = AffineSpec::new(IntDtype::UINT4, MappingType::Asymmetric, Granularity::PerGroup(4));
         let int4 = |granularity| AffineSpec::new(IntDtype::INT4, MappingType::Asymmetric, granularity);
         let specs = [
             AffineSpec::new(IntDtype::INT8, MappingType::Symmetric, Granularity::PerTensor),
             int4(Granularity::PerAxis(0)),
             int4(Granularity::PerGroup(4)),
             int4(Granularity::PerBlock(vec![2, 5])),
-            int4(Granularity::PerGroup(4)).with_zero_point_domain(ZeroPointDomain::Float),
+            uint4.with_zero_point_domain(ZeroPointDomain::Float),
         ];
         let quantize = |spec: &AffineSpec| AffineQuantizedTensor::quantize(&values, FloatDtype::F32, &[N, K], spec);
         specs.iter().map(|spec| quantize(spec).unwrap()).collect()
