@@ -14,8 +14,53 @@ pub(super) struct Codes<B: Backend> {
     pub scale: FloatTensor<B>,
     /// Integers as f32; absent where every zero point is 0.
     pub zero_point: Option<FloatTensor<B>>,
-    /// Smallest and largest code.
-    pub range: (i32, i32),
+    /// The largest magnitude that a code can have.
+    pub largest: i32,
+    /// The largest magnitude that `code − zero point` can have.
+    width: i32,
+}
+
+impl<B: Backend> Codes<B> {
+    fn new(
+        codes: FloatTensor<B>,
+        scale: FloatTensor<B>,
+        zero_point: Option<FloatTensor<B>>,
+        range: (i32, i32),
+    ) -> Self {
+        let largest = range.0.abs().max(range.1.abs());
+        let width = if zero_point.is_some() {
+            range.1 - range.0
+        } else {
+            largest
+        };
+        Self {
+            codes,
+            scale,
+            zero_point,
+            largest,
+            width,
+        }
+    }
+
+    /// `code − zero point` as codes, with zero points of 0.
+    pub fn centered(self) -> Self {
+        let codes = match self.zero_point {
+            Some(zero) => B::float_sub(self.codes, zero),
+            None => self.codes,
+        };
+        Self {
+            codes,
+            zero_point: None,
+            largest: self.width,
+            ..self
+        }
+    }
+
+    /// `T((code − zero point) · scale)`.
+    pub fn dequantize(self, dtype: FloatDtype) -> FloatTensor<B> {
+        let centered = self.centered();
+        ops::round_to::<B>(B::float_mul(centered.codes, centered.scale), dtype)
+    }
 }
 
 /// Quantizes `x[M, K]`, f32 values of `dtype` (T), with M and K at least 1; `None` where the activation stays in float.
@@ -42,18 +87,15 @@ pub(super) fn quantize<B: Backend>(
             quant_max,
             ..
         } => {
-            let (steps, scale) = if (1.0 / scale).is_finite() {
-                (B::float_mul(x, ops::constant::<B>(1.0 / scale, &device)), scale)
+            let steps = if (1.0 / scale).is_finite() {
+                B::float_mul(x, ops::constant::<B>(1.0 / scale, &device))
             } else {
-                (ops::divided_by::<B>(x, scale), scale)
+                ops::divided_by::<B>(x, scale)
             };
             let zero_point = (zero_point != 0).then(|| ops::constant::<B>(zero_point as f32, &device));
-            Some(Codes {
-                codes: codes::<B>(steps, zero_point.clone(), (quant_min, quant_max)),
-                scale: ops::constant::<B>(scale, &device),
-                zero_point,
-                range: (quant_min, quant_max),
-            })
+            let range = (quant_min, quant_max);
+            let codes = codes::<B>(steps, zero_point.clone(), range);
+            Some(Codes::new(codes, ops::constant::<B>(scale, &device), zero_point, range))
         }
         ActivationQuantization::Dynamic {
             mapping,
@@ -79,12 +121,8 @@ pub(super) fn quantize<B: Backend>(
                 steps = ops::choose::<B>(overflows, B::float_div(x, scale.clone()), steps);
             }
             let steps = ops::round_to::<B>(steps, dtype.promote(scale_dtype));
-            Some(Codes {
-                codes: codes::<B>(steps, zero_point.clone(), range),
-                scale,
-                zero_point,
-                range,
-            })
+            let codes = codes::<B>(steps, zero_point.clone(), range);
+            Some(Codes::new(codes, scale, zero_point, range))
         }
     }
 }

@@ -32,10 +32,11 @@ pub(super) fn linear<B: Backend>(
     let not_finite = ops::not_finite::<B>(&x);
     let y = match activation::quantize::<B>(x.clone(), &not_finite, t, &weight.activation) {
         None => float_product::<B>(x, &panels, t, &rows.device),
-        Some(codes) => match (panels.has_integers(), panels.per_row()) {
-            (true, true) => per_row::<B>(&codes, &panels, t, &rows.device),
-            (true, false) => grouped::<B>(&codes, &panels, rows.count, &rows.device),
-            (false, _) => float_product::<B>(dequantize::<B>(&codes, t), &panels, t, &rows.device),
+        Some(x) => match (panels.has_integers(), panels.per_row()) {
+            (true, true) if weight.activation.is_signed() => per_row::<B>(&x, &panels, t, &rows.device),
+            (true, true) => per_row::<B>(&x.centered(), &panels, t, &rows.device),
+            (true, false) => grouped::<B>(&x.centered(), &panels, rows.count, &rows.device),
+            (false, _) => float_product::<B>(x.dequantize(t), &panels, t, &rows.device),
         },
     };
     let nan = ops::constant::<B>(f32::NAN, &rows.device);
@@ -134,7 +135,7 @@ fn float_product<B: Backend>(x: FloatTensor<B>, panels: &Panels, t: FloatDtype, 
 /// y = t · sw
 /// ```
 fn per_row<B: Backend>(x: &Codes<B>, panels: &Panels, t: FloatDtype, device: &Device<B>) -> FloatTensor<B> {
-    let chunk = chunk(x.range.0.abs().max(x.range.1.abs()), panels).min(panels.k);
+    let chunk = chunk(x.largest, panels).min(panels.k);
     let parts = panels.rows(chunk).map(|outputs| {
         let count = outputs.len();
         let mut acc = Accumulator::<B>::default();
@@ -164,15 +165,12 @@ fn per_row<B: Backend>(x: &Codes<B>, panels: &Panels, t: FloatDtype, device: &De
 /// Integer products group by group, in the order of K.
 ///
 /// ```text
-/// sum = 0;   for each group:   sum = sum + f32(Σ_k (x_code − zx) · (w_code − zw)) · scale
+/// sum = 0;   for each group:   sum = sum + f32(Σ_k x_code · (w_code − zw)) · scale
 /// y = sum · sx
 /// ```
+/// The codes of `x` are centered.
 fn grouped<B: Backend>(x: &Codes<B>, panels: &Panels, rows: usize, device: &Device<B>) -> FloatTensor<B> {
-    let (codes, largest) = match &x.zero_point {
-        Some(zero) => (B::float_sub(x.codes.clone(), zero.clone()), x.range.1 - x.range.0),
-        None => (x.codes.clone(), x.range.0.abs().max(x.range.1.abs())),
-    };
-    let chunk = chunk(largest, panels).min(panels.group);
+    let chunk = chunk(x.largest, panels).min(panels.group);
     let parts = panels.rows(chunk).map(|outputs| {
         let count = outputs.len();
         let mut sum = ops::zeros::<B>([rows, count], device);
@@ -183,7 +181,7 @@ fn grouped<B: Backend>(x: &Codes<B>, panels: &Panels, rows: usize, device: &Devi
                 let columns = start..end.min(start + chunk);
                 let values = panels.integers(outputs.clone(), columns.clone());
                 let w = ops::matrix::<B>(values, count, columns.len(), device);
-                acc.add(ops::product::<B>(ops::columns::<B>(&codes, columns), w));
+                acc.add(ops::product::<B>(ops::columns::<B>(&x.codes, columns), w));
             }
             let scales = ops::matrix::<B>(panels.scales(outputs.clone(), group), 1, count, device);
             sum = B::float_add(sum, B::float_mul(acc.into_float(), scales));
@@ -191,15 +189,6 @@ fn grouped<B: Backend>(x: &Codes<B>, panels: &Panels, rows: usize, device: &Devi
         B::float_mul(sum, x.scale.clone())
     });
     concatenate::<B>(parts.collect())
-}
-
-/// `T((x_code − zx) · sx)`.
-fn dequantize<B: Backend>(x: &Codes<B>, t: FloatDtype) -> FloatTensor<B> {
-    let steps = match &x.zero_point {
-        Some(zero) => B::float_sub(x.codes.clone(), zero.clone()),
-        None => x.codes.clone(),
-    };
-    ops::round_to::<B>(B::float_mul(steps, x.scale.clone()), t)
 }
 
 /// How many columns a float product of codes may have and stay exact.

@@ -4,6 +4,8 @@
 
 #[path = "../../portable/checks.rs"]
 mod checks;
+#[path = "candle/model.rs"]
+mod model;
 #[path = "../../portable/oracle.rs"]
 mod oracle;
 
