@@ -109,4 +109,10 @@ pub enum QuantError {
     /// An observer, which knows no layer, was asked for parameters before it saw data.
     #[error("nothing was observed: run at least one calibration batch first")]
     NoObservations,
+    /// A module without a float parameter of rank 2 or more.
+    #[error("nothing to quantize: the module has no float matrix ({integers} integer parameters)")]
+    NothingToQuantize {
+        /// Integer parameters of the module.
+        integers: usize,
+    },
 }

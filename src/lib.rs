@@ -17,6 +17,10 @@ pub mod backend;
 
 pub mod observe;
 
+pub mod flow;
+
+pub mod io;
+
 pub use backend::Quantized;
 pub use error::{QuantError, Result};
 pub use kernels::{Native, Portable};

@@ -1,13 +1,13 @@
 //! Building a quantized tensor from a weight.
 
 use super::record::{carrier_or_default, float_dtype, payload};
-use super::{Body, Label, Packed, QTensor, Storage};
+use super::{Body, Label, Observed, Packed, QTensor, Storage};
 use crate::kernels::QuantKernels;
 use crate::kernels::portable::PortableWeight;
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
 use crate::tensor::payload::Payload;
-use burn_backend::Backend;
+use burn_backend::{Backend, TensorMetadata};
 use burn_backend::tensor::Device;
 use burn_std::quantization::QuantScheme;
 use burn_std::{FloatDType, Shape};
@@ -74,6 +74,14 @@ impl<B: Backend, K: QuantKernels<B>> QTensor<B, K> {
             scheme,
             stock: false,
         }
+    }
+
+    /// A tensor over a float weight under calibration.
+    pub fn observed(observed: Observed<B>) -> Self {
+        let (shape, dtype) = (observed.weight.shape(), observed.weight.dtype().into());
+        let device = B::float_device(&observed.weight);
+        let body = Arc::new(Body::Observed(observed));
+        Self { body, shape, transposed: false, device, dtype, scheme: QuantScheme::default() }
     }
 
     /// The carrier scheme of a packed body in the present view; the present scheme of any other body.

@@ -41,6 +41,22 @@ pub struct AffineParts {
 }
 
 impl AffineParts {
+    /// Bytes of the packed codes: one bit stream a row.
+    pub fn packed_bytes(&self) -> usize {
+        let (rows, cols) = rows_and_cols(&self.shape);
+        rows * PackedRows::row_bytes(self.dtype.bits(), cols)
+    }
+
+    /// Bytes at rest: packed codes, scales in their dtype, integer zero points as one byte, float ones in their dtype.
+    pub fn bytes(&self) -> usize {
+        let zeros = match &self.zero_point {
+            ZeroPoints::None => 0,
+            ZeroPoints::Int(zero) => zero.len(),
+            ZeroPoints::Float(zero) => zero.len() * self.zero_point_dtype.size(),
+        };
+        self.packed_bytes() + self.scale.len() * self.scale_dtype.size() + zeros
+    }
+
     /// The middle code `(quant_min + quant_max + 1) / 2`, whose value a float zero point is.
     pub fn mid(&self) -> i32 {
         (self.quant_min + self.quant_max + 1).div_euclid(2)
@@ -195,42 +211,9 @@ impl AffineQuantizedTensor {
         self.parts.affine(&self.grid)
     }
 
-    /// Bytes at rest: packed codes, scales in their dtype, integer zero points as one byte, float ones in their dtype.
+    /// Bytes at rest; see [`AffineParts::bytes`].
     pub fn bytes(&self) -> usize {
-        let p = &self.parts;
-        let zeros = match &p.zero_point {
-            ZeroPoints::None => 0,
-            ZeroPoints::Int(zero) => zero.len(),
-            ZeroPoints::Float(zero) => zero.len() * p.zero_point_dtype.size(),
-        };
-        self.codes.as_bytes().len() + p.scale.len() * p.scale_dtype.size() + zeros
-    }
-}
-
-fn mismatch(what: &str, expected: usize, got: usize) -> QuantError {
-    QuantError::ShapeMismatch {
-        what: what.into(),
-        expected: vec![expected],
-        got: vec![got],
-    }
-}
-
-/// As many values as the shape has elements, all finite.
-fn check_input(input: &[f32], shape: &[usize]) -> Result<()> {
-    if input.len() != shape.iter().product::<usize>() {
-        return Err(QuantError::ShapeMismatch {
-            what: "values of a tensor".into(),
-            expected: shape.to_vec(),
-            got: vec![input.len()],
-        });
-    }
-    match input.iter().position(|x| !x.is_finite()) {
-        Some(index) => Err(QuantError::NonFinite {
-            what: "the tensor".into(),
-            index,
-            value: input[index].to_string(),
-        }),
-        None => Ok(()),
+        self.parts.bytes()
     }
 }
 
