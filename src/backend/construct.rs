@@ -7,8 +7,8 @@ use crate::kernels::portable::PortableWeight;
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
 use crate::tensor::payload::Payload;
-use burn_backend::{Backend, TensorMetadata};
 use burn_backend::tensor::Device;
+use burn_backend::{Backend, TensorMetadata};
 use burn_std::quantization::QuantScheme;
 use burn_std::{FloatDType, Shape};
 use std::sync::Arc;
@@ -81,7 +81,15 @@ impl<B: Backend, K: QuantKernels<B>> QTensor<B, K> {
         let (shape, dtype) = (observed.weight.shape(), observed.weight.dtype().into());
         let device = B::float_device(&observed.weight);
         let body = Arc::new(Body::Observed(observed));
-        Self { body, shape, transposed: false, device, dtype, scheme: QuantScheme::default() }
+        Self {
+            body,
+            shape,
+            transposed: false,
+            device,
+            dtype,
+            scheme: QuantScheme::default(),
+            stock: false,
+        }
     }
 
     /// The carrier scheme of a packed body in the present view; the present scheme of any other body.

@@ -25,7 +25,10 @@ pub struct FlowError<M> {
 
 impl<M> FlowError<M> {
     pub(crate) fn new(module: M, error: QuantError) -> Self {
-        Self { module: Box::new(module), error: Box::new(error) }
+        Self {
+            module: Box::new(module),
+            error: Box::new(error),
+        }
     }
 
     /// What was wrong.
@@ -106,16 +109,23 @@ where
         self.walk.exit();
     }
 
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<Quantized<B, K>, D>>) -> Param<Tensor<Quantized<B, K>, D>> {
+    fn map_float<const D: usize>(
+        &mut self,
+        param: Param<Tensor<Quantized<B, K>, D>>,
+    ) -> Param<Tensor<Quantized<B, K>, D>> {
         if D < 2 {
             return param;
         }
         let at = self.at;
         self.at += 1;
-        let Verdict::Quantize(recipe) = &self.plan.verdicts[at] else { return param };
+        let Verdict::Quantize(recipe) = &self.plan.verdicts[at] else {
+            return param;
+        };
         let tensor = param.val();
         let layer = self.walk.layer(&tensor.dims());
-        let Held::Float(tensor) = held(tensor) else { return param };
+        let Held::Float(tensor) = held(tensor) else {
+            return param;
+        };
         let device = B::float_device(&tensor);
         let row = &mut self.plan.report.layers[at];
         let quantized = HostWeight::read::<B>(tensor, &layer).and_then(|weight| {
@@ -160,13 +170,33 @@ pub(crate) fn place<B: Backend, K: QuantKernels<B>>(
     device: Device<B>,
     weight: &HostWeight,
 ) -> QTensor<B, K> {
-    let activation = if layer.is_embedding() { ActivationQuantization::None } else { activation };
-    QTensor::from_weight(quantized, activation, layer.label(), layer.transposed(), device, burn_dtype(weight.dtype))
+    let activation = if layer.is_embedding() {
+        ActivationQuantization::None
+    } else {
+        activation
+    };
+    QTensor::from_weight(
+        quantized,
+        activation,
+        layer.label(),
+        layer.transposed(),
+        device,
+        burn_dtype(weight.dtype),
+    )
 }
 
 /// Reads every weight that the plan chose. Errors: the first NaN or infinity.
-pub(crate) fn check_finite<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(module: &M, plan: &Plan) -> Result<()> {
-    let mut check = Check { walk: Walk::default(), plan, at: 0, result: Ok(()), backend: PhantomData::<(B, K)> };
+pub(crate) fn check_finite<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(
+    module: &M,
+    plan: &Plan,
+) -> Result<()> {
+    let mut check = Check {
+        walk: Walk::default(),
+        plan,
+        at: 0,
+        result: Ok(()),
+        backend: PhantomData::<(B, K)>,
+    };
     module.visit(&mut check);
     check.result
 }

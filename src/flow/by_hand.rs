@@ -35,7 +35,11 @@ pub fn to_affine_quantized_intx<B: Backend, K: QuantKernels<B>>(
     weight: Tensor<Quantized<B, K>, 2>,
     spec: &AffineSpec,
 ) -> Result<Tensor<Quantized<B, K>, 2>> {
-    let layer = Layer { path: String::new(), container: String::new(), shape: weight.dims().to_vec() };
+    let layer = Layer {
+        path: String::new(),
+        container: String::new(),
+        shape: weight.dims().to_vec(),
+    };
     let Held::Float(tensor) = held(weight) else {
         return Err(QuantError::InvalidSpec("the weight is quantized already".into()));
     };
@@ -61,13 +65,23 @@ pub fn to_linear_activation_quantized<B: Backend, K: QuantKernels<B>>(
     activation: ActivationQuantization,
 ) -> Result<Tensor<Quantized<B, K>, 2>> {
     let (Held::Quantized(tensor) | Held::Packed(tensor)) = held(weight) else {
-        return Err(QuantError::InvalidSpec("the weight is a float tensor: quantize it first".into()));
+        return Err(QuantError::InvalidSpec(
+            "the weight is a float tensor: quantize it first".into(),
+        ));
     };
     let Some(packed) = tensor.packed() else {
-        return Err(QuantError::InvalidSpec("the weight holds no codes: convert the calibration first".into()));
+        return Err(QuantError::InvalidSpec(
+            "the weight holds no codes: convert the calibration first".into(),
+        ));
     };
     let (weight, label) = (packed.unpack::<B, K>(), packed.label.clone());
-    let tensor =
-        QTensor::<B, K>::from_weight(weight, activation, label, tensor.transposed, tensor.device, tensor.dtype);
+    let tensor = QTensor::<B, K>::from_weight(
+        weight,
+        activation,
+        label,
+        tensor.transposed,
+        tensor.device,
+        tensor.dtype,
+    );
     Ok(Tensor::from_primitive(TensorPrimitive::QFloat(tensor)))
 }

@@ -64,7 +64,11 @@ impl Config for Chosen<'_> {
 impl Calibration {
     /// Every `Linear` weight, with the observers of `config`.
     pub fn new(config: Int8StaticActivationInt8Weight) -> Self {
-        Self { config, filter: Filter::linear(), strict: false }
+        Self {
+            config,
+            filter: Filter::linear(),
+            strict: false,
+        }
     }
 
     /// Only the layers that `filter` takes.
@@ -77,7 +81,11 @@ impl Calibration {
         Self { strict: true, ..self }
     }
 
-    fn plan<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(&self, module: &M, strict: bool) -> Result<Plan> {
+    fn plan<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(
+        &self,
+        module: &M,
+        strict: bool,
+    ) -> Result<Plan> {
         let calibration = Self { strict, ..self.clone() };
         let filtered = Filtered::new(self.config.recipe()?, self.filter.clone());
         Plan::make(module, &Chosen(&calibration, filtered))
@@ -90,7 +98,9 @@ impl Calibration {
         &self,
         module: M,
     ) -> core::result::Result<M, FlowError<M>> {
-        let checked = self.plan(&module, self.strict).and_then(|plan| check_finite(&module, &plan).map(|()| plan));
+        let checked = self
+            .plan(&module, self.strict)
+            .and_then(|plan| check_finite(&module, &plan).map(|()| plan));
         match checked {
             Err(error) => Err(FlowError::new(module, error)),
             Ok(plan) => Ok(module.map(&mut Insert {
@@ -162,9 +172,10 @@ impl Calibration {
             }
         });
         match statistics.into_keys().next() {
-            Some(layer) if result.is_ok() => {
-                Err(QuantError::Layer { layer, reason: "it is not under calibration in this module".into() })
-            }
+            Some(layer) if result.is_ok() => Err(QuantError::Layer {
+                layer,
+                reason: "it is not under calibration in this module".into(),
+            }),
             _ => result,
         }
     }
@@ -174,7 +185,9 @@ impl Calibration {
         observed: &M,
     ) -> Result<Vec<ActivationQuantization>> {
         let mut found = vec![];
-        each_observer::<B, K, M>(observed, |_, observer| found.push(observer.activation(&self.config.activation)));
+        each_observer::<B, K, M>(observed, |_, observer| {
+            found.push(observer.activation(&self.config.activation))
+        });
         if found.is_empty() {
             let reason = "no layer is under calibration: `observe` the module first".into();
             return Err(QuantError::InvalidSpec(reason));
@@ -211,7 +224,9 @@ fn each_observer<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(
 }
 
 fn observed_body<B: Backend, K: QuantKernels<B>>(held: Held<B, K>) -> Option<Observed<B>> {
-    let (Held::Quantized(tensor) | Held::Packed(tensor)) = held else { return None };
+    let (Held::Quantized(tensor) | Held::Packed(tensor)) = held else {
+        return None;
+    };
     match &*tensor.body {
         Body::Observed(observed) => Some(observed.clone()),
         _ => None,
@@ -347,4 +362,3 @@ pub(super) fn quantize_observed(weight: &HostWeight, config: &ObserverConfig) ->
     }
     AffineQuantizedTensor::quantize_with(&weight.values, weight.dtype, &weight.shape, &spec, params)
 }
-

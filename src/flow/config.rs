@@ -67,7 +67,11 @@ impl LayerConfig for Recipe {
 impl<T: LayerConfig> Config for T {
     fn choose(&self, layer: &Layer) -> Result<Choice> {
         let recipe = self.recipe()?;
-        Ok(if layer.is_linear() { Choice::Quantize(recipe) } else { Choice::Leave(left_in_float(layer)) })
+        Ok(if layer.is_linear() {
+            Choice::Quantize(recipe)
+        } else {
+            Choice::Leave(left_in_float(layer))
+        })
     }
 }
 

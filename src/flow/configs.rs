@@ -15,15 +15,24 @@ fn int8_weight(granularity: Granularity) -> AffineSpec {
     let spec = AffineSpec::new(IntDtype::INT8, MappingType::Symmetric, granularity)
         .with_zero_point_domain(ZeroPointDomain::None)
         .with_eps(f32::EPSILON);
-    AffineSpec { scale_dtype: SCALE_F32, ..spec }
+    AffineSpec {
+        scale_dtype: SCALE_F32,
+        ..spec
+    }
 }
 
 fn checked(name: String, weight: AffineSpec, activation: ActivationQuantization) -> Result<Recipe> {
     weight.validate()?;
     if let Granularity::PerGroup(0) = weight.granularity {
-        return Err(QuantError::InvalidSpec(format!("{name}: a group needs at least one element")));
+        return Err(QuantError::InvalidSpec(format!(
+            "{name}: a group needs at least one element"
+        )));
     }
-    Ok(Recipe { name, weight, activation })
+    Ok(Recipe {
+        name,
+        weight,
+        activation,
+    })
 }
 
 /// int8 weights, symmetric, f32 scale for each output channel; activations stay in float.
@@ -37,14 +46,18 @@ pub struct Int8WeightOnly {
 
 impl Default for Int8WeightOnly {
     fn default() -> Self {
-        Self { granularity: Granularity::PerRow(-1) }
+        Self {
+            granularity: Granularity::PerRow(-1),
+        }
     }
 }
 
 impl Int8WeightOnly {
     /// One scale a group of this many inputs.
     pub fn grouped(group: usize) -> Self {
-        Self { granularity: Granularity::PerGroup(group) }
+        Self {
+            granularity: Granularity::PerGroup(group),
+        }
     }
 }
 
@@ -54,7 +67,11 @@ impl LayerConfig for Int8WeightOnly {
             Granularity::PerRow(-1) => "int8_weight_only".into(),
             other => format!("int8_weight_only({other})"),
         };
-        checked(name, int8_weight(self.granularity.clone()), ActivationQuantization::None)
+        checked(
+            name,
+            int8_weight(self.granularity.clone()),
+            ActivationQuantization::None,
+        )
     }
 }
 
@@ -79,17 +96,26 @@ pub struct Int4WeightOnly {
 impl Int4WeightOnly {
     /// Groups of `group` inputs; a shorter last group has its own scale.
     pub fn new(group: usize) -> Self {
-        Self { group, zero: Int4Zero::Float }
+        Self {
+            group,
+            zero: Int4Zero::Float,
+        }
     }
 
     /// int4 over −8..=7 without zero points.
     pub fn symmetric(self) -> Self {
-        Self { zero: Int4Zero::Symmetric, ..self }
+        Self {
+            zero: Int4Zero::Symmetric,
+            ..self
+        }
     }
 
     /// uint4 with integer zero points.
     pub fn integer_zero_point(self) -> Self {
-        Self { zero: Int4Zero::Integer, ..self }
+        Self {
+            zero: Int4Zero::Integer,
+            ..self
+        }
     }
 }
 
@@ -113,7 +139,11 @@ impl LayerConfig for Int4WeightOnly {
                     .with_zero_point_domain(ZeroPointDomain::None),
             ),
         };
-        checked(format!("int4_weight_only(group={}{suffix})", self.group), spec, ActivationQuantization::None)
+        checked(
+            format!("int4_weight_only(group={}{suffix})", self.group),
+            spec,
+            ActivationQuantization::None,
+        )
     }
 }
 
@@ -158,19 +188,28 @@ pub struct Int8DynamicActivationInt8Weight {
 
 impl Default for Int8DynamicActivationInt8Weight {
     fn default() -> Self {
-        Self { scale: ActivationScale::PerToken, mapping: MappingType::Symmetric }
+        Self {
+            scale: ActivationScale::PerToken,
+            mapping: MappingType::Symmetric,
+        }
     }
 }
 
 impl Int8DynamicActivationInt8Weight {
     /// One activation scale for the whole call, and one weight scale for the whole weight.
     pub fn per_tensor(self) -> Self {
-        Self { scale: ActivationScale::PerTensor, ..self }
+        Self {
+            scale: ActivationScale::PerTensor,
+            ..self
+        }
     }
 
     /// Activations with a zero point.
     pub fn asymmetric(self) -> Self {
-        Self { mapping: MappingType::Asymmetric, ..self }
+        Self {
+            mapping: MappingType::Asymmetric,
+            ..self
+        }
     }
 }
 

@@ -77,9 +77,15 @@ impl fmt::Debug for Filter {
 
 /// Whether `pattern`, in which `*` stands for any run of characters, matches the whole of `path`.
 fn matches(pattern: &str, path: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == path };
-    let Some(tail) = path.strip_prefix(head) else { return false };
-    (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| matches(rest, &tail[at..]))
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == path;
+    };
+    let Some(tail) = path.strip_prefix(head) else {
+        return false;
+    };
+    (0..=tail.len())
+        .filter(|at| tail.is_char_boundary(*at))
+        .any(|at| matches(rest, &tail[at..]))
 }
 
 /// A recipe for the layers of a filter; see [`LayerConfig::filter`].
@@ -114,7 +120,7 @@ impl Config for Filtered {
 /// let config = ConfigMap::new()
 ///     .exact("head", Some(&Int8WeightOnly::default()))?
 ///     .pattern("encoder.*.query", None::<&Int8WeightOnly>)?
-///     .default(Some(&Int4WeightOnly::new(32)))?;
+///     .otherwise(Some(&Int4WeightOnly::new(32)))?;
 /// # let _ = config; Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -132,18 +138,20 @@ impl ConfigMap {
 
     /// `config` for the layer of this path, whatever its container. Errors: settings that do not go together.
     pub fn exact(mut self, path: impl Into<String>, config: Option<&impl LayerConfig>) -> Result<Self> {
-        self.exact.push((path.into(), config.map(LayerConfig::recipe).transpose()?));
+        self.exact
+            .push((path.into(), config.map(LayerConfig::recipe).transpose()?));
         Ok(self)
     }
 
     /// `config` for the layers whose path matches, whatever their container; `*` stands for any run of characters.
     pub fn pattern(mut self, pattern: impl Into<String>, config: Option<&impl LayerConfig>) -> Result<Self> {
-        self.patterns.push((pattern.into(), config.map(LayerConfig::recipe).transpose()?));
+        self.patterns
+            .push((pattern.into(), config.map(LayerConfig::recipe).transpose()?));
         Ok(self)
     }
 
     /// `config` for every other `Linear` weight.
-    pub fn default(mut self, config: Option<&impl LayerConfig>) -> Result<Self> {
+    pub fn otherwise(mut self, config: Option<&impl LayerConfig>) -> Result<Self> {
         self.default = config.map(LayerConfig::recipe).transpose()?;
         Ok(self)
     }

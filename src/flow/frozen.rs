@@ -50,7 +50,10 @@ macro_rules! keep_other_params {
 struct Lazy<P>(PhantomData<P>);
 
 impl<B: Backend, K: QuantKernels<B>> ModuleMapper<Quantized<B, K>> for Lazy<(B, K)> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<Quantized<B, K>, D>>) -> Param<Tensor<Quantized<B, K>, D>> {
+    fn map_float<const D: usize>(
+        &mut self,
+        param: Param<Tensor<Quantized<B, K>, D>>,
+    ) -> Param<Tensor<Quantized<B, K>, D>> {
         match held(param.val()) {
             Held::Quantized(tensor) => {
                 param.map(|_| Tensor::from_primitive(TensorPrimitive::Float(FloatPrimitive::Packed(tensor))))
@@ -64,7 +67,10 @@ impl<B: Backend, K: QuantKernels<B>> ModuleMapper<Quantized<B, K>> for Lazy<(B, 
 struct AtRest<P>(PhantomData<P>);
 
 impl<B: Backend, K: QuantKernels<B>> ModuleMapper<Quantized<B, K>> for AtRest<(B, K)> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<Quantized<B, K>, D>>) -> Param<Tensor<Quantized<B, K>, D>> {
+    fn map_float<const D: usize>(
+        &mut self,
+        param: Param<Tensor<Quantized<B, K>, D>>,
+    ) -> Param<Tensor<Quantized<B, K>, D>> {
         match held(param.val()) {
             Held::Packed(_) => param.map(at_rest),
             _ => param,

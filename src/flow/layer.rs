@@ -30,7 +30,11 @@ impl Layer {
 
     /// The logical shape `[N, K]` of a weight of rank 2.
     pub(crate) fn logical_shape(&self) -> [usize; 2] {
-        if self.transposed() { [self.shape[1], self.shape[0]] } else { [self.shape[0], self.shape[1]] }
+        if self.transposed() {
+            [self.shape[1], self.shape[0]]
+        } else {
+            [self.shape[0], self.shape[1]]
+        }
     }
 }
 
@@ -54,7 +58,15 @@ impl Walk {
             Some((&"weight", parent)) if !parent.is_empty() => parent.join("."),
             _ => names.join("."),
         };
-        let container = self.0.last().map(|(_, container)| container.clone()).unwrap_or_default();
-        Layer { path, container, shape: shape.to_vec() }
+        let container = self
+            .0
+            .last()
+            .map(|(_, container)| container.clone())
+            .unwrap_or_default();
+        Layer {
+            path,
+            container,
+            shape: shape.to_vec(),
+        }
     }
 }

@@ -19,7 +19,7 @@ mod weight;
 
 pub use apply::{FlowError, quantize};
 pub use by_hand::{to_affine_quantized_intx, to_linear_activation_quantized};
-pub use calibration::{Calibration, LayerStatistics};
+pub use calibration::Calibration;
 pub use config::{Choice, Config, LayerConfig, Recipe, Strict};
 pub use configs::{
     Int4WeightOnly, Int8DynamicActivationInt8Weight, Int8DynamicActivationIntxWeight, Int8StaticActivationInt8Weight,
@@ -30,5 +30,6 @@ pub use frozen::{freeze, thaw};
 pub use layer::Layer;
 pub(crate) use layer::Walk;
 pub use observed_linear::ObservedLinear;
+pub use observer::LayerStatistics;
 pub use plan::plan;
 pub use report::{LayerReport, Report};

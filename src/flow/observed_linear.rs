@@ -47,7 +47,11 @@ impl<B: Backend> ObservedLinear<B> {
             shape: linear.weight.shape().iter().copied().collect(),
         };
         let observer = Arc::new(LayerObserver::new(layer, &config.activation, config.output.as_ref())?);
-        Ok(Self { linear, observer, config: config.clone() })
+        Ok(Self {
+            linear,
+            observer,
+            config: config.clone(),
+        })
     }
 
     /// The product in float, `[.., K]` to `[.., N]`. A batch with NaN or infinity is remembered and reported by `convert`.
@@ -82,12 +86,18 @@ impl<B: Backend, K: QuantKernels<B>> ObservedLinear<Quantized<B, K>> {
         let Linear { weight, bias } = self.linear;
         let layer = self.observer.layer();
         let Held::Float(tensor) = held(weight.val()) else {
-            return Err(QuantError::Layer { layer: layer.path.clone(), reason: "its weight is quantized already".into() });
+            return Err(QuantError::Layer {
+                layer: layer.path.clone(),
+                reason: "its weight is quantized already".into(),
+            });
         };
         let device = B::float_device(&tensor);
         let host = HostWeight::read::<B>(tensor, layer)?;
         let quantized = quantize_observed(&host, &self.config.weight)?;
         let tensor = super::apply::place::<B, K>(quantized, activation, layer, device, &host);
-        Ok(Linear { weight: quantized_param(weight, tensor), bias })
+        Ok(Linear {
+            weight: quantized_param(weight, tensor),
+            bias,
+        })
     }
 }

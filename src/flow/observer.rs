@@ -36,7 +36,11 @@ impl LayerObserver {
             activation: activation.build()?,
             output: output.map(ObserverConfig::build).transpose()?,
         };
-        Ok(Self { layer, statistics: Mutex::new(statistics), failure: Mutex::new(None) })
+        Ok(Self {
+            layer,
+            statistics: Mutex::new(statistics),
+            failure: Mutex::new(None),
+        })
     }
 
     pub(crate) fn layer(&self) -> &Layer {
@@ -53,7 +57,9 @@ impl LayerObserver {
         match (&mut mine.output, other.output) {
             (Some(mine), Some(other)) => mine.merge(other),
             (None, None) => Ok(()),
-            _ => Err(QuantError::InvalidSpec("only one of two replicas observed outputs".into())),
+            _ => Err(QuantError::InvalidSpec(
+                "only one of two replicas observed outputs".into(),
+            )),
         }
     }
 
@@ -61,7 +67,9 @@ impl LayerObserver {
     pub(crate) fn observe_activation(&self, data: &TensorData) {
         let shape: Vec<usize> = data.shape.iter().copied().collect();
         let values: Vec<f32> = data.iter::<f32>().collect();
-        let result = lock(&self.statistics).activation.forward(&values, host_dtype(data.dtype), &shape);
+        let result = lock(&self.statistics)
+            .activation
+            .forward(&values, host_dtype(data.dtype), &shape);
         self.remember(result);
     }
 
@@ -82,7 +90,10 @@ impl LayerObserver {
 
     /// The calibrated treatment of activations. Errors: no batch, or a bad one, with layer and batch number.
     pub(crate) fn activation(&self, config: &ObserverConfig) -> Result<ActivationQuantization> {
-        let params = lock(&self.statistics).activation.calculate_qparams().map_err(|error| self.named(error))?;
+        let params = lock(&self.statistics)
+            .activation
+            .calculate_qparams()
+            .map_err(|error| self.named(error))?;
         if let Some(error) = lock(&self.failure).clone() {
             return Err(self.named(error));
         }
@@ -104,10 +115,15 @@ impl LayerObserver {
         let layer = self.layer.path.clone();
         match error {
             QuantError::NoObservations { .. } => QuantError::NoCalibration { layer },
-            QuantError::NonFiniteBatch { batch, .. } => {
-                QuantError::BadCalibration { layer, batch, reason: error.to_string() }
-            }
-            error => QuantError::Layer { layer, reason: error.to_string() },
+            QuantError::NonFiniteBatch { batch, .. } => QuantError::BadCalibration {
+                layer,
+                batch,
+                reason: error.to_string(),
+            },
+            error => QuantError::Layer {
+                layer,
+                reason: error.to_string(),
+            },
         }
     }
 }

@@ -49,7 +49,10 @@ impl Plan {
         let mut planner = Planner {
             config,
             walk: Walk::default(),
-            plan: Plan { report: Report::default(), verdicts: vec![] },
+            plan: Plan {
+                report: Report::default(),
+                verdicts: vec![],
+            },
             error: None,
             integers: 0,
             backend: PhantomData::<(B, K)>,
@@ -60,7 +63,9 @@ impl Plan {
         }
         let plan = planner.plan;
         if plan.report.layers.is_empty() {
-            return Err(QuantError::NothingToQuantize { integers: planner.integers });
+            return Err(QuantError::NothingToQuantize {
+                integers: planner.integers,
+            });
         }
         Ok(plan)
     }
@@ -142,7 +147,10 @@ impl<C: Config + ?Sized, B: Backend, K: QuantKernels<B>> Planner<'_, C, (B, K)> 
     }
 
     fn refuse(&self, layer: &Layer, reason: &str) -> QuantError {
-        QuantError::Layer { layer: layer.path.clone(), reason: format!("strict mode: {reason}") }
+        QuantError::Layer {
+            layer: layer.path.clone(),
+            reason: format!("strict mode: {reason}"),
+        }
     }
 }
 
@@ -204,13 +212,24 @@ fn preview<B: Backend, K: QuantKernels<B>>(
     if n * k == 0 {
         return Ok(Err("no elements".into()));
     }
-    let named = |error: QuantError| QuantError::Layer { layer: layer.path.clone(), reason: error.to_string() };
+    let named = |error: QuantError| QuantError::Layer {
+        layer: layer.path.clone(),
+        reason: error.to_string(),
+    };
     recipe.weight.validate().map_err(named)?;
     check_factors(&recipe.weight, n, k).map_err(named)?;
     let whole = stand_in_parts(&recipe.weight, n, k).map_err(named)?;
     let bytes = whole.bytes();
-    let activation = if layer.is_embedding() { ActivationQuantization::None } else { recipe.activation };
-    let few = if n <= CHANNELS { whole } else { stand_in_parts(&recipe.weight, CHANNELS, k).map_err(named)? };
+    let activation = if layer.is_embedding() {
+        ActivationQuantization::None
+    } else {
+        recipe.activation
+    };
+    let few = if n <= CHANNELS {
+        whole
+    } else {
+        stand_in_parts(&recipe.weight, CHANNELS, k).map_err(named)?
+    };
     let rows = few.shape[0];
     let weight = AffineQuantizedTensor::from_packed(few.clone(), vec![0; few.packed_bytes()])?;
     let tensor = QTensor::<B, K>::from_weight(
@@ -224,7 +243,9 @@ fn preview<B: Backend, K: QuantKernels<B>>(
     let header = crate::backend::record::payload(&tensor).map_or(0, |payload| payload.encoded_len()) - few.bytes();
     if header + bytes > CARRIER_BYTES * n * k {
         let least = (header + bytes).div_ceil(CARRIER_BYTES);
-        return Ok(Err(format!("too small: its record needs at least {least} elements, it has {rows}x{k}")));
+        return Ok(Err(format!(
+            "too small: its record needs at least {least} elements, it has {rows}x{k}"
+        )));
     }
     let kernel = kernel_name(&tensor).unwrap_or_else(|| PORTABLE.into());
     Ok(Ok((kernel, bytes)))

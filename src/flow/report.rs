@@ -59,7 +59,16 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["layer", "shape", "config", "kernel", "bytes before", "after", "SQNR dB", "note"];
+        let head = [
+            "layer",
+            "shape",
+            "config",
+            "kernel",
+            "bytes before",
+            "after",
+            "SQNR dB",
+            "note",
+        ];
         let mut rows = vec![head.map(String::from)];
         rows.extend(self.layers.iter().map(|layer| {
             [
@@ -81,10 +90,14 @@ impl fmt::Display for Report {
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..head.len()).map(width).collect();
         for row in &rows {
-            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-                4..=6 => format!("{cell:>width$}"),
-                _ => format!("{cell:<width$}"),
-            });
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .enumerate()
+                .map(|(column, (cell, width))| match column {
+                    4..=6 => format!("{cell:>width$}"),
+                    _ => format!("{cell:<width$}"),
+                });
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
         }
         Ok(())

@@ -44,18 +44,27 @@ impl HostWeight {
         let values: Vec<f32> = data.iter::<f32>().collect();
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             let value = values[index].to_string();
-            return Err(QuantError::NonFinite { what: format!("the weight of layer `{}`", layer.path), index, value });
+            return Err(QuantError::NonFinite {
+                what: format!("the weight of layer `{}`", layer.path),
+                index,
+                value,
+            });
         }
         let shape @ [n, k] = layer.logical_shape();
-        let values = if layer.transposed() { transpose(&values, k, n) } else { values };
+        let values = if layer.transposed() {
+            transpose(&values, k, n)
+        } else {
+            values
+        };
         Ok(Self { values, dtype, shape })
     }
 
     /// `10 · log10(Σ w² / Σ (w − ŵ)²)` against a dequantized weight; infinite where they are equal.
     pub(crate) fn sqnr_db(&self, quantized: &[f32]) -> f64 {
         let pairs = self.values.iter().zip(quantized).map(|(w, q)| (*w as f64, *q as f64));
-        let (signal, noise) =
-            pairs.fold((0.0, 0.0), |(signal, noise), (w, q)| (signal + w * w, noise + (w - q) * (w - q)));
+        let (signal, noise) = pairs.fold((0.0, 0.0), |(signal, noise), (w, q)| {
+            (signal + w * w, noise + (w - q) * (w - q))
+        });
         10.0 * (signal / noise).log10()
     }
 }
@@ -105,7 +114,10 @@ fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
 
 impl Layer {
     pub(crate) fn label(&self) -> Label {
-        Label { path: self.path.clone(), container: self.container.clone() }
+        Label {
+            path: self.path.clone(),
+            container: self.container.clone(),
+        }
     }
 }
 

@@ -18,7 +18,11 @@ pub struct Mismatch {
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<_> = self.layers.iter().map(|(layer, reason)| format!("layer `{layer}`: {reason}")).collect();
+        let lines: Vec<_> = self
+            .layers
+            .iter()
+            .map(|(layer, reason)| format!("layer `{layer}`: {reason}"))
+            .collect();
         f.write_str(&lines.join("; "))
     }
 }
@@ -37,7 +41,11 @@ pub fn verify<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(module
         backend: PhantomData::<(B, K)>,
     };
     module.visit(&mut check);
-    if check.mismatch.layers.is_empty() { Ok(()) } else { Err(check.mismatch) }
+    if check.mismatch.layers.is_empty() {
+        Ok(())
+    } else {
+        Err(check.mismatch)
+    }
 }
 
 struct Verify<P> {
@@ -54,7 +62,10 @@ impl<P> Verify<P> {
         let label = &packed.label;
         let mut wrong = vec![];
         if !label.container.is_empty() && label.container != layer.container {
-            wrong.push(format!("the weight was saved from a {}, this is a {}", label.container, layer.container));
+            wrong.push(format!(
+                "the weight was saved from a {}, this is a {}",
+                label.container, layer.container
+            ));
         }
         if !label.path.is_empty() && label.path != layer.path {
             wrong.push(format!("the weight was saved from layer `{}`", label.path));
@@ -66,7 +77,9 @@ impl<P> Verify<P> {
                     .into(),
             );
         }
-        self.mismatch.layers.extend(wrong.into_iter().map(|reason| (layer.path.clone(), reason)));
+        self.mismatch
+            .layers
+            .extend(wrong.into_iter().map(|reason| (layer.path.clone(), reason)));
     }
 }
 

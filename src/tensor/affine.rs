@@ -217,6 +217,33 @@ impl AffineQuantizedTensor {
     }
 }
 
+fn mismatch(what: &str, expected: usize, got: usize) -> QuantError {
+    QuantError::ShapeMismatch {
+        what: what.into(),
+        expected: vec![expected],
+        got: vec![got],
+    }
+}
+
+/// As many values as the shape has elements, all finite.
+fn check_input(input: &[f32], shape: &[usize]) -> Result<()> {
+    if input.len() != shape.iter().product::<usize>() {
+        return Err(QuantError::ShapeMismatch {
+            what: "values of a tensor".into(),
+            expected: shape.to_vec(),
+            got: vec![input.len()],
+        });
+    }
+    match input.iter().position(|x| !x.is_finite()) {
+        Some(index) => Err(QuantError::NonFinite {
+            what: "the tensor".into(),
+            index,
+            value: input[index].to_string(),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// A tensor as rows along its last dim; a scalar is one row of one element.
 fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
     match shape.split_last() {
