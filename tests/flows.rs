@@ -25,18 +25,23 @@ struct Net<B: Backend> {
 }
 
 impl<B: Backend> Net<B> {
+    /// With every parameter drawn: a clone of a lazy one would draw its own.
     fn new() -> Self {
         let device = Default::default();
-        Self {
+        let net = Self {
             conv: Conv2dConfig::new([1, 4], [3, 3]).init(&device),
             words: EmbeddingConfig::new(50, 64).init(&device),
             first: LinearConfig::new(64, 96).init(&device),
             second: LinearConfig::new(96, 40).with_bias(false).init(&device),
-        }
+        };
+        net.num_params();
+        net
     }
 
     fn forward(&self, ids: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-        self.second.forward(burn::tensor::activation::relu(self.first.forward(self.words.forward(ids))))
+        self.second.forward(burn::tensor::activation::relu(
+            self.first.forward(self.words.forward(ids)),
+        ))
     }
 
     fn ids() -> Tensor<B, 2, Int> {
@@ -66,10 +71,26 @@ where
         (Box::new(Int4WeightOnly::new(32)), 15.0),
         (Box::new(Int4WeightOnly::new(32).symmetric()), 12.0),
         (Box::new(Int4WeightOnly::new(32).integer_zero_point()), 12.0),
-        (Box::new(IntxWeightOnly::new(3, group.clone(), MappingType::Asymmetric)), 8.0),
-        (Box::new(IntxWeightOnly::new(5, group.clone(), MappingType::SymmetricNoClippingErr)), 18.0),
-        (Box::new(IntxWeightOnly::new(6, Granularity::PerAxis(0), MappingType::Symmetric)), 22.0),
-        (Box::new(IntxWeightOnly::new(7, Granularity::PerTensor, MappingType::Symmetric)), 25.0),
+        (
+            Box::new(IntxWeightOnly::new(3, group.clone(), MappingType::Asymmetric)),
+            8.0,
+        ),
+        (
+            Box::new(IntxWeightOnly::new(
+                5,
+                group.clone(),
+                MappingType::SymmetricNoClippingErr,
+            )),
+            18.0,
+        ),
+        (
+            Box::new(IntxWeightOnly::new(6, Granularity::PerAxis(0), MappingType::Symmetric)),
+            22.0,
+        ),
+        (
+            Box::new(IntxWeightOnly::new(7, Granularity::PerTensor, MappingType::Symmetric)),
+            25.0,
+        ),
         (Box::new(Int8DynamicActivationInt8Weight::default()), 28.0),
         (Box::new(Int8DynamicActivationInt8Weight::default().asymmetric()), 28.0),
         (Box::new(Int8DynamicActivationInt8Weight::default().per_tensor()), 25.0),
@@ -81,9 +102,17 @@ where
         assert_eq!(report.layers.len(), 4, "{report}");
         assert_eq!(report.quantized().count(), 2, "{report}");
         let conv = &report.layers[0];
-        assert!(conv.skipped.as_ref().is_some_and(|reason| reason.contains("convolutions stay in float")), "{report}");
+        assert!(
+            conv.skipped
+                .as_ref()
+                .is_some_and(|reason| reason.contains("convolutions stay in float")),
+            "{report}"
+        );
         for layer in report.quantized() {
-            assert!(layer.bytes_after < layer.bytes_before && layer.sqnr_db.unwrap() > 3.0, "{report}");
+            assert!(
+                layer.bytes_after < layer.bytes_before && layer.sqnr_db.unwrap() > 3.0,
+                "{report}"
+            );
         }
     }
 }
@@ -102,7 +131,10 @@ macro_rules! on_backend {
                 let db = sqnr(&float, &got);
                 assert!(db > bar, "{}: {db:.1} dB", report.layers[2].config);
                 for (plan, done) in planned.layers.iter().zip(&report.layers) {
-                    assert_eq!((&plan.path, &plan.kernel, plan.bytes_after), (&done.path, &done.kernel, done.bytes_after));
+                    assert_eq!(
+                        (&plan.path, &plan.kernel, plan.bytes_after),
+                        (&done.path, &done.kernel, done.bytes_after)
+                    );
                 }
                 report
             });
@@ -131,17 +163,29 @@ fn what_is_left_alone_keeps_its_param() {
     assert_eq!(ids(&before), ids(&after), "every id stays");
     let quantized = [3, 5]; // first.weight, second.weight
     for (at, (before, after)) in before.0.iter().zip(&after.0).enumerate() {
-        assert!(quantized.contains(&at) || before.1 == after.1, "require_grad of parameter {at}");
+        assert!(
+            quantized.contains(&at) || before.1 == after.1,
+            "require_grad of parameter {at}"
+        );
     }
 }
 
 #[test]
 fn filters_and_maps_choose_by_path_and_container() {
-    let (net, report) =
-        quantize(Net::<Flex>::new(), &Int8WeightOnly::default().filter(Filter::embedding()).unwrap()).unwrap();
-    assert_eq!(report.quantized().map(|layer| layer.path.as_str()).collect::<Vec<_>>(), ["words"]);
+    let (net, report) = quantize(
+        Net::<Flex>::new(),
+        &Int8WeightOnly::default().filter(Filter::embedding()).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(
+        report.quantized().map(|layer| layer.path.as_str()).collect::<Vec<_>>(),
+        ["words"]
+    );
     let float = Net::<Flex>::new();
-    assert_eq!(net.forward(Net::<Flex>::ids()).dims(), float.forward(Net::<Flex>::ids()).dims());
+    assert_eq!(
+        net.forward(Net::<Flex>::ids()).dims(),
+        float.forward(Net::<Flex>::ids()).dims()
+    );
 
     let map = ConfigMap::new()
         .exact("second", None::<&Int8WeightOnly>)
@@ -151,12 +195,27 @@ fn filters_and_maps_choose_by_path_and_container() {
         .otherwise(Some(&Int4WeightOnly::new(32)))
         .unwrap();
     let (_, report) = quantize(Net::<Flex>::new(), &map).unwrap();
-    let names: Vec<_> = report.layers.iter().map(|layer| (layer.path.as_str(), layer.config.as_str())).collect();
+    let names: Vec<_> = report
+        .layers
+        .iter()
+        .map(|layer| (layer.path.as_str(), layer.config.as_str()))
+        .collect();
     assert_eq!(
         names,
-        [("conv", ""), ("words", "int8_weight_only"), ("first", "int4_weight_only(group=32)"), ("second", "")]
+        [
+            ("conv", ""),
+            ("words", "int8_weight_only"),
+            ("first", "int4_weight_only(group=32)"),
+            ("second", "")
+        ]
     );
-    assert!(report.layers[3].skipped.as_ref().unwrap().contains("left in float by the entry `second`"));
+    assert!(
+        report.layers[3]
+            .skipped
+            .as_ref()
+            .unwrap()
+            .contains("left in float by the entry `second`")
+    );
 }
 
 #[test]
@@ -180,7 +239,10 @@ fn a_second_time_is_a_no_op_with_a_reason() {
         assert_eq!(second.skipped.as_deref(), Some("quantized already"));
     }
     let error = quantize(net, &Int4WeightOnly::new(32).strict()).unwrap_err();
-    assert!(matches!(error.error(), QuantError::Layer { layer, .. } if layer == "first"), "{error}");
+    assert!(
+        matches!(error.error(), QuantError::Layer { layer, .. } if layer == "first"),
+        "{error}"
+    );
 }
 
 /// Every error hands the module back unchanged.
@@ -190,7 +252,12 @@ fn refused(net: Net<Flex>, config: &dyn Config) -> QuantError {
     let cause = error.error().clone();
     let net = error.into_module();
     let after = values(net.forward(Net::<Flex>::ids()));
-    assert!(before.iter().zip(&after).all(|(x, y)| x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan())));
+    assert!(
+        before
+            .iter()
+            .zip(&after)
+            .all(|(x, y)| x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan()))
+    );
     cause
 }
 
@@ -198,13 +265,22 @@ fn refused(net: Net<Flex>, config: &dyn Config) -> QuantError {
 fn bad_configs_are_errors() {
     let net = Net::new;
     assert_eq!(
-        refused(net(), &IntxWeightOnly::new(9, Granularity::PerTensor, MappingType::Symmetric)),
+        refused(
+            net(),
+            &IntxWeightOnly::new(9, Granularity::PerTensor, MappingType::Symmetric)
+        ),
         QuantError::UnsupportedBits { bits: 9 }
     );
-    assert!(matches!(refused(net(), &Int4WeightOnly::new(0)), QuantError::InvalidSpec(_) | QuantError::Layer { .. }));
+    assert!(matches!(
+        refused(net(), &Int4WeightOnly::new(0)),
+        QuantError::InvalidSpec(_) | QuantError::Layer { .. }
+    ));
     let along_k = IntxWeightOnly::new(8, Granularity::PerAxis(1), MappingType::Symmetric);
     let error = refused(net(), &along_k).to_string();
-    assert!(error.contains("first") && error.contains("no kernel can factor"), "{error}");
+    assert!(
+        error.contains("first") && error.contains("no kernel can factor"),
+        "{error}"
+    );
     let unsigned = IntxWeightOnly::new(1, Granularity::PerTensor, MappingType::SymmetricNoClippingErr);
     assert!(matches!(refused(net(), &unsigned), QuantError::InvalidSpec(_)));
 }
@@ -219,7 +295,10 @@ fn bad_weights_are_errors_that_name_the_layer() {
             Tensor::from_data(TensorData::new(data, [96, 40]), &Default::default())
         });
         let error = refused(net, &Int8WeightOnly::default());
-        assert!(matches!(&error, QuantError::NonFinite { what, index: 17, .. } if what.contains("second")), "{error}");
+        assert!(
+            matches!(&error, QuantError::NonFinite { what, index: 17, .. } if what.contains("second")),
+            "{error}"
+        );
     }
 }
 
@@ -230,10 +309,22 @@ struct Counter<B: Backend> {
 
 #[test]
 fn an_integer_module_is_an_error() {
-    let seen = Param::initialized(ParamId::new(), Tensor::<Flex, 1, Int>::from_data([1, 2], &Default::default()));
+    let seen = Param::initialized(
+        ParamId::new(),
+        Tensor::<Flex, 1, Int>::from_data([1, 2], &Default::default()),
+    );
     let error = quantize(Counter { seen }, &Int8WeightOnly::default()).unwrap_err();
     assert_eq!(error.error(), &QuantError::NothingToQuantize { integers: 1 });
-    assert_eq!(error.into_module().seen.val().into_data().iter::<i32>().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        error
+            .into_module()
+            .seen
+            .val()
+            .into_data()
+            .iter::<i32>()
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
 }
 
 #[test]
@@ -241,16 +332,23 @@ fn a_layer_too_small_for_a_record_stays_in_float() {
     let tiny = LinearConfig::new(4, 3).init::<Flex>(&Default::default());
     let (_, report) = quantize(tiny.clone(), &Int8WeightOnly::default()).unwrap();
     assert!(report.layers[0].kernel.is_none());
-    assert!(report.layers[0].skipped.as_ref().unwrap().contains("too small"), "{report}");
+    assert!(
+        report.layers[0].skipped.as_ref().unwrap().contains("too small"),
+        "{report}"
+    );
     assert!(quantize(tiny, &Int8WeightOnly::default().strict()).is_err());
 }
 
 #[test]
 fn a_tail_group_has_its_own_scale() {
     let net = LinearConfig::new(100, 48).init::<Flex>(&Default::default());
+    net.num_params();
     let x = Tensor::<Flex, 2>::random([5, 100], burn::tensor::Distribution::Default, &Default::default());
     let float = values(net.forward(x.clone()));
-    for config in [&Int8DynamicActivationIntxWeight::new(8, 32) as &dyn Config, &Int8WeightOnly::grouped(32)] {
+    for config in [
+        &Int8DynamicActivationIntxWeight::new(8, 32) as &dyn Config,
+        &Int8WeightOnly::grouped(32),
+    ] {
         let (net, report) = quantize(net.clone(), config).unwrap();
         assert_eq!(report.layers[0].bytes_after, 100 * 48 + 4 * 48 * 4);
         assert!(sqnr(&float, &values(net.forward(x.clone()))) > 30.0);
@@ -261,13 +359,18 @@ fn a_tail_group_has_its_own_scale() {
 fn reports_print_and_serialize() {
     let (_, report) = quantize(Net::<Flex>::new(), &Int8WeightOnly::default()).unwrap();
     let text = report.to_string();
-    assert!(text.contains("first") && text.contains("64x96") && text.contains("all parameters"), "{text}");
+    assert!(
+        text.contains("first") && text.contains("64x96") && text.contains("all parameters"),
+        "{text}"
+    );
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
 }
 
 fn batches() -> Vec<Tensor<Flex, 2, Int>> {
-    (0..4).map(|i| Tensor::from_data([[i, 2 * i + 1], [49 - i, 5]], &Default::default())).collect()
+    (0..4)
+        .map(|i| Tensor::from_data([[i, 2 * i + 1], [49 - i, 5]], &Default::default()))
+        .collect()
 }
 
 #[test]
@@ -285,7 +388,11 @@ fn calibration_converts_what_it_saw() {
         for batch in batches() {
             observed.forward(batch);
         }
-        assert_eq!(values(observed.forward(ids.clone())), float, "observing changes no number");
+        assert_eq!(
+            values(observed.forward(ids.clone())),
+            float,
+            "observing changes no number"
+        );
         assert_eq!(calibration.statistics(&observed).len(), 2);
         let (net, report) = calibration.convert(observed).unwrap();
         assert_eq!(report.quantized().count(), 2, "{report}");
@@ -296,12 +403,9 @@ fn calibration_converts_what_it_saw() {
 
 #[test]
 fn replicas_merge_to_what_one_would_have_seen() {
-    let calibration = Calibration::new(
-        Int8StaticActivationInt8Weight::default().with_output_observer(ObserverConfig::activation(
-            burn_quantized::dtype::IntDtype::INT8,
-            MappingType::Symmetric,
-        )),
-    );
+    let calibration = Calibration::new(Int8StaticActivationInt8Weight::default().with_output_observer(
+        ObserverConfig::activation(burn_quantized::dtype::IntDtype::INT8, MappingType::Symmetric),
+    ));
     let net = Net::<Flex>::new();
     let [one, left, right] = [(); 3].map(|()| calibration.observe(net.clone()).unwrap());
     for (at, batch) in batches().into_iter().enumerate() {
@@ -309,7 +413,9 @@ fn replicas_merge_to_what_one_would_have_seen() {
         (if at < 2 { &left } else { &right }).forward(batch);
     }
     let stored = serde_json::to_string(&calibration.statistics(&right)).unwrap();
-    calibration.merge(&left, serde_json::from_str(&stored).unwrap()).unwrap();
+    calibration
+        .merge(&left, serde_json::from_str(&stored).unwrap())
+        .unwrap();
     let ids = Net::<Flex>::ids();
     assert!(calibration.statistics(&one)["first"].output.is_some());
     let (one, _) = calibration.convert(one).unwrap();
@@ -338,7 +444,10 @@ fn conversion_without_batches_or_observers_is_an_error() {
     assert_eq!(error.error(), &QuantError::NoCalibration { layer: "first".into() });
     let observed = error.into_module();
     observed.forward(Net::<Flex>::ids());
-    assert!(calibration.convert(observed).is_ok(), "the observed module came back and goes on");
+    assert!(
+        calibration.convert(observed).is_ok(),
+        "the observed module came back and goes on"
+    );
     assert!(calibration.convert(Net::<Flex>::new()).is_err());
 }
 
@@ -351,10 +460,16 @@ fn a_bad_batch_is_remembered_with_its_number() {
         for batch in 0..3 {
             let mut x = vec![0.5; 2 * 64];
             x[100] = if batch == 1 { bad } else { 1.0 };
-            observed.forward(Tensor::<Flex, 2>::from_data(TensorData::new(x, [2, 64]), &Default::default()));
+            observed.forward(Tensor::<Flex, 2>::from_data(
+                TensorData::new(x, [2, 64]),
+                &Default::default(),
+            ));
         }
         let error = calibration.convert(observed).unwrap_err();
-        assert!(matches!(error.error(), QuantError::BadCalibration { layer, batch: 1, .. } if layer == "weight"), "{error}");
+        assert!(
+            matches!(error.error(), QuantError::BadCalibration { layer, batch: 1, .. } if layer == "weight"),
+            "{error}"
+        );
     }
 }
 
@@ -364,19 +479,29 @@ fn discarding_brings_the_float_module_back() {
     let before = values(net.forward(Net::<Flex>::ids()));
     let calibration = Calibration::new(Int8StaticActivationInt8Weight::default());
     let observed = calibration.observe(net).unwrap();
-    assert!(quantize(observed.clone(), &Int8WeightOnly::default().strict()).is_err(), "observed layers are named");
+    assert!(
+        quantize(observed.clone(), &Int8WeightOnly::default().strict()).is_err(),
+        "observed layers are named"
+    );
     let net = calibration.discard(observed);
     assert_eq!(values(net.forward(Net::<Flex>::ids())), before);
-    assert_eq!(quantize(net, &Int8WeightOnly::default()).unwrap().1.quantized().count(), 2);
+    assert_eq!(
+        quantize(net, &Int8WeightOnly::default()).unwrap().1.quantized().count(),
+        2
+    );
 }
 
 #[test]
 fn observed_linear_by_hand_equals_the_flow() {
     let linear = LinearConfig::new(64, 32).init::<Flex>(&Default::default());
+    linear.num_params();
     let x = Tensor::<Flex, 2>::random([9, 64], burn::tensor::Distribution::Default, &Default::default());
     let config = Int8StaticActivationInt8Weight::default();
     let by_hand = ObservedLinear::new(linear.clone(), &config).unwrap();
-    assert_eq!(values(by_hand.forward(x.clone()).unwrap()), values(linear.forward(x.clone())));
+    assert_eq!(
+        values(by_hand.forward(x.clone()).unwrap()),
+        values(linear.forward(x.clone()))
+    );
     let by_hand = by_hand.convert().unwrap();
     let calibration = Calibration::new(config);
     let observed = calibration.observe(linear).unwrap();
