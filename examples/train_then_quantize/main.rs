@@ -1,0 +1,146 @@
+//! Trains a digit classifier made of stock Burn modules, quantizes it in six ways, and runs each beside the float model.
+//!
+//!     cargo run --release --example train_then_quantize
+//!
+//! Prints one table; `--json FILE` writes it as JSON, with a chart beside it; `--quick` trains and measures less.
+
+mod chart;
+mod data;
+mod flows;
+mod measure;
+mod model;
+mod reload;
+mod table;
+mod train;
+
+use burn::module::Module;
+use burn_autodiff::Autodiff;
+use burn_flex::Flex;
+use clap::Parser;
+use data::{Digits, Split};
+use flows::Flow;
+use indicatif::ProgressBar;
+use model::Classifier;
+use std::{env, error::Error, path::PathBuf};
+use table::{Results, Row};
+
+/// The backend that everything runs on.
+type B = Flex;
+type Train = Autodiff<B>;
+type Device = burn::tensor::Device<B>;
+
+/// Trains, quantizes and measures a digit classifier.
+#[derive(Parser)]
+struct Arguments {
+    /// Write the table here as JSON, and the chart beside it as SVG.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Train for one epoch and measure fewer rounds.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// How much work is done.
+struct Effort {
+    epochs: usize,
+    rounds_at_1: usize,
+    rounds_at_256: usize,
+}
+
+const FULL: Effort = Effort {
+    epochs: 12,
+    rounds_at_1: 301,
+    rounds_at_256: 51,
+};
+const QUICK: Effort = Effort {
+    epochs: 1,
+    rounds_at_1: 31,
+    rounds_at_256: 5,
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let effort = if arguments.quick { QUICK } else { FULL };
+    let device = Device::default();
+    let split = Digits::load()?.split();
+
+    let float = train::train::<Train>(&split.train, effort.epochs, &device)?;
+    let flows = flows::all(&float, &split.calibration, &device)?;
+    let results = measure(&float, &flows, &split, &effort, &device)?;
+
+    println!("\n{}", results.to_text());
+    println!("ms: median of one forward pass; in brackets, divided by the float model's in alternating runs.");
+    if let Some(path) = &arguments.json {
+        results.write_json(path)?;
+        println!("table: {}", path.display());
+    }
+    let chart = match &arguments.json {
+        Some(path) => path.with_extension("svg"),
+        None => env::current_exe()?.with_extension("svg"),
+    };
+    chart::draw(&results, &chart)?;
+    println!("chart: {}", chart.display());
+
+    if !results.reload_bit_identical {
+        return Err("the static model gives other logits after it was saved and loaded".into());
+    }
+    println!("The static model, saved and loaded into a fresh one, gives the same logits bit for bit.");
+    Ok(())
+}
+
+/// One row a flow, after the float model's.
+fn measure(
+    float: &Classifier<B>,
+    flows: &[Flow],
+    split: &Split,
+    effort: &Effort,
+    device: &Device,
+) -> Result<Results, Box<dyn Error>> {
+    let test = &split.test;
+    let reference = measure::logits(float, test, device);
+    let mut results = Results {
+        rows: Vec::new(),
+        reload_bit_identical: false,
+    };
+    let float_bytes = float.num_params() * size_of::<f32>();
+    results.rows.push(Row::new(
+        "float",
+        measure::accuracy(&reference, test.labels()),
+        float_bytes,
+        None,
+        "float".into(),
+    ));
+    for Flow {
+        name,
+        model,
+        bytes,
+        kernel,
+    } in flows
+    {
+        let logits = measure::logits(model, test, device);
+        let accuracy = measure::accuracy(&logits, test.labels());
+        results.rows.push(Row::new(
+            name,
+            accuracy,
+            *bytes,
+            measure::sqnr_db(&reference, &logits),
+            kernel.clone(),
+        ));
+        if *name == flows::STATIC {
+            let loaded = measure::logits(&reload::save_and_load(model, device)?, test, device);
+            results.reload_bit_identical = logits
+                .iter()
+                .map(|x| x.to_bits())
+                .eq(loaded.iter().map(|x| x.to_bits()));
+        }
+    }
+
+    let models: Vec<&Classifier<B>> = flows.iter().map(|flow| &flow.model).collect();
+    let [at_1, at_256] = [(1, effort.rounds_at_1), (256, effort.rounds_at_256)].map(|(batch, rounds)| {
+        let progress = ProgressBar::new(rounds as u64).with_message(format!("timing batches of {batch}"));
+        let progress = progress.with_style(train::bar_style());
+        measure::latencies(float, &models, (test, batch, rounds), device, || progress.inc(1))
+    });
+    results.set_latencies(&at_1, &at_256);
+    Ok(results)
+}
