@@ -13,8 +13,8 @@ const LINE_HEIGHT: i32 = 18;
 const MARKER: i32 = 5;
 /// Pixels between a marker and its label.
 const LABEL_GAP: i32 = 14;
-/// Points closer than this along the axis of bytes share a column of labels, in pixels.
-const COLUMN: i32 = 60;
+/// An upper bound of a letter's width in pixels; nothing here measures fonts.
+const LETTER_WIDTH: i32 = 8;
 
 /// A place in pixels, from the top left corner.
 type Pixel = (i32, i32);
@@ -32,7 +32,8 @@ pub fn draw(results: &Results, path: &Path) -> Result<(), Box<dyn Error>> {
     root.fill(&WHITE)?;
     let megabytes = |bytes: usize| bytes as f64 / 1e6;
     let percent = |accuracy: f64| 100.0 * accuracy;
-    let largest = results.rows.iter().map(|row| megabytes(row.bytes)).fold(0.0, f64::max);
+    let sizes = results.rows.iter().map(|row| megabytes(row.bytes));
+    let (smallest, largest) = sizes.fold((f64::MAX, f64::MIN), |(low, high), at| (low.min(at), high.max(at)));
     let accuracies = results.rows.iter().map(|row| percent(row.accuracy));
     let (low, high) = accuracies.fold((f64::MAX, f64::MIN), |(low, high), at| (low.min(at), high.max(at)));
     let room = 0.15 * (high - low).max(1.0);
@@ -42,11 +43,11 @@ pub fn draw(results: &Results, path: &Path) -> Result<(), Box<dyn Error>> {
         .margin(MARGIN)
         .x_label_area_size(44)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..largest * 1.12, low - room..high + room)?;
+        .build_cartesian_2d((smallest / 1.5..largest * 1.5).log_scale(), low - room..high + room)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
-        .x_desc("model, MB (parameters, scales and zero points)")
+        .x_desc("model, MB with scales and zero points (logarithmic)")
         .y_desc("accuracy, %")
         .x_label_formatter(&|at| format!("{at:.1}"))
         .y_label_formatter(&|at| format!("{at:.1}"))
@@ -58,7 +59,7 @@ pub fn draw(results: &Results, path: &Path) -> Result<(), Box<dyn Error>> {
         .iter()
         .map(|row| (row.flow, (megabytes(row.bytes), percent(row.accuracy))));
     let points: Vec<_> = points.map(|(flow, at)| (flow, chart.backend_coord(&at))).collect();
-    for label in place_labels(points) {
+    for label in place_labels(&points) {
         draw_point(&root, &label)?;
     }
     root.present()?;
@@ -79,30 +80,29 @@ fn draw_point(root: &DrawingArea<SVGBackend, Shift>, label: &Label) -> Result<()
     Ok(())
 }
 
-/// Puts each label to the right of its point, and one below the other where points stand in one column.
-fn place_labels(mut points: Vec<(&str, Pixel)>) -> Vec<Label<'_>> {
-    points.sort_by_key(|&(_, point)| point);
-    let mut columns: Vec<Vec<(&str, Pixel)>> = Vec::new();
-    for (text, point) in points {
-        match columns.last_mut() {
-            Some(column) if point.0 - column[0].1.0 < COLUMN => column.push((text, point)),
-            _ => columns.push(vec![(text, point)]),
-        }
-    }
-    let mut labels = Vec::new();
-    for mut column in columns {
-        column.sort_by_key(|&(_, (_, y))| y);
-        let right = column.iter().map(|&(_, (x, _))| x).max().unwrap_or(0) + LABEL_GAP;
-        let mut free = i32::MIN;
-        for (text, point) in column {
-            let y = point.1.max(free);
-            free = y + LINE_HEIGHT;
-            labels.push(Label {
-                text,
-                point,
-                start: (right, y),
+/// Puts each label to the right of its point, as near to its height as leaves it clear of all markers and other labels.
+fn place_labels<'a>(points: &[(&'a str, Pixel)]) -> Vec<Label<'a>> {
+    let half = LINE_HEIGHT / 2;
+    let width = |text: &str| LETTER_WIDTH * text.len() as i32;
+    let mut labels: Vec<Label> = Vec::new();
+    for &(text, point) in points {
+        let clear = |&(x, y): &Pixel| {
+            let off_markers = points.iter().all(|&(_, (marker, height))| {
+                marker + MARKER < x || marker - MARKER > x + width(text) || (height - y).abs() > half
             });
-        }
+            let off_labels = labels.iter().all(|label| {
+                let (start, height) = label.start;
+                start > x + width(text) || start + width(label.text) < x || (height - y).abs() >= LINE_HEIGHT
+            });
+            off_markers && off_labels
+        };
+        let x = point.0 + LABEL_GAP;
+        let steps = (0..).flat_map(|step| [step, -step]);
+        let start = steps
+            .map(|step| (x, point.1 + step))
+            .find(clear)
+            .expect("somewhere above or below is room");
+        labels.push(Label { text, point, start });
     }
     labels
 }
@@ -113,15 +113,13 @@ mod tests {
     use crate::table::Row;
 
     #[test]
-    fn labels_of_one_column_do_not_cover_each_other() {
-        let labels = place_labels(vec![
-            ("a", (100, 50)),
-            ("b", (102, 52)),
-            ("c", (104, 50)),
-            ("far", (300, 51)),
-        ]);
+    fn labels_of_neighbours_do_not_cover_each_other() {
+        let labels = place_labels(&[("a", (100, 50)), ("b", (102, 52)), ("c", (104, 50)), ("far", (300, 51))]);
         let near: Vec<i32> = labels[..3].iter().map(|label| label.start.1).collect();
-        assert!(near.windows(2).all(|pair| pair[1] - pair[0] >= LINE_HEIGHT));
+        assert!(
+            near.iter()
+                .all(|a| near.iter().filter(|b| (a - *b).abs() < LINE_HEIGHT).count() == 1)
+        );
         assert_eq!((labels[3].text, labels[3].start.1), ("far", 51));
     }
 
