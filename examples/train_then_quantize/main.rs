@@ -16,6 +16,7 @@ mod train;
 use burn::module::Module;
 use burn_autodiff::Autodiff;
 use burn_flex::Flex;
+use burn_quantized::Quantized;
 use clap::Parser;
 use data::{Digits, Split};
 use flows::Flow;
@@ -25,7 +26,7 @@ use std::{env, error::Error, path::PathBuf};
 use table::{Results, Row};
 
 /// The backend that everything runs on.
-type B = Flex;
+type B = Quantized<Flex>;
 type Train = Autodiff<B>;
 type Device = burn::tensor::Device<B>;
 
