@@ -99,40 +99,24 @@ fn measure(
 ) -> Result<Results, Box<dyn Error>> {
     let test = &split.test;
     let reference = measure::logits(float, test, device);
-    let mut results = Results {
-        rows: Vec::new(),
-        reload_bit_identical: false,
-    };
+    let accuracy = |logits: &[f32]| measure::accuracy(logits, test.labels());
     let float_bytes = float.num_params() * size_of::<f32>();
-    results.rows.push(Row::new(
+    let mut rows = vec![Row::new(
         "float",
-        measure::accuracy(&reference, test.labels()),
+        accuracy(&reference),
         float_bytes,
         None,
         "float".into(),
-    ));
-    for Flow {
-        name,
-        model,
-        bytes,
-        kernel,
-    } in flows
-    {
-        let logits = measure::logits(model, test, device);
-        let accuracy = measure::accuracy(&logits, test.labels());
-        results.rows.push(Row::new(
-            name,
-            accuracy,
-            *bytes,
-            measure::sqnr_db(&reference, &logits),
-            kernel.clone(),
-        ));
-        if *name == flows::STATIC {
-            let loaded = measure::logits(&reload::save_and_load(model, device)?, test, device);
-            results.reload_bit_identical = logits
-                .iter()
-                .map(|x| x.to_bits())
-                .eq(loaded.iter().map(|x| x.to_bits()));
+    )];
+    let mut reload_bit_identical = false;
+    for flow in flows {
+        let logits = measure::logits(&flow.model, test, device);
+        let (bytes, sqnr_db) = (flow.report.bytes_after(), measure::sqnr_db(&reference, &logits));
+        rows.push(Row::new(flow.name, accuracy(&logits), bytes, sqnr_db, flow.kernels()));
+        if flow.name == flows::STATIC {
+            let loaded = measure::logits(&reload::save_and_load(&flow.model, device)?, test, device);
+            let bits = |logits: Vec<f32>| -> Vec<u32> { logits.into_iter().map(f32::to_bits).collect() };
+            reload_bit_identical = bits(logits) == bits(loaded);
         }
     }
 
@@ -142,6 +126,10 @@ fn measure(
         let progress = progress.with_style(train::bar_style());
         measure::latencies(float, &models, (test, batch, rounds), device, || progress.inc(1))
     });
+    let mut results = Results {
+        rows,
+        reload_bit_identical,
+    };
     results.set_latencies(&at_1, &at_256);
     Ok(results)
 }
