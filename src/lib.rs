@@ -21,6 +21,6 @@ pub mod flow;
 
 pub mod io;
 
-pub use backend::Quantized;
+pub use backend::{Quantized, int_matmul, int_scaled_matmul};
 pub use error::{QuantError, Result};
 pub use kernels::{Native, Portable};

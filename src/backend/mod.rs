@@ -7,6 +7,7 @@ mod carrier;
 mod construct;
 mod float_ops;
 mod forward;
+mod int_matmul;
 mod int_ops;
 pub mod materialized;
 mod module_ops;
@@ -21,6 +22,7 @@ mod view;
 use crate::kernels::Native;
 use core::marker::PhantomData;
 
+pub use int_matmul::{int_matmul, int_scaled_matmul};
 pub use primitive::{Body, FloatPrimitive, InputObserver, Label, Observed, Packed, QTensor, Storage};
 
 /// A backend that runs quantized weights on the kernels `K` and everything else on `B`.

@@ -2,7 +2,10 @@
 
 use crate::fixtures::{Case, run};
 use crate::observers::feed;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn_flex::{Flex, FlexDevice};
 use burn_quantized::dtype::{FloatDtype, IntDtype};
+use burn_quantized::int_matmul;
 use burn_quantized::observe::{MinMaxObserver, Observer};
 use burn_quantized::primitives::{ZeroPoints, int_product};
 use burn_quantized::spec::{ActivationQuantization, ActivationScale, AffineSpec, Granularity, MappingType};
@@ -123,6 +126,13 @@ fn gemm(case: &Case) {
     let size = [case.size("m"), case.size("n"), case.size("k")];
     let (x, w) = (case.field("activation_codes").ints(), case.field("weight_codes").ints());
     check_exact(case, &int_product(&x, &w, size));
+    let [m, n, k] = size;
+    let tensor = |codes: &[i32], shape| {
+        let data = TensorData::new(codes.to_vec(), shape);
+        Tensor::<Flex, 2, Int>::from_data(data, (&FlexDevice, DType::I32))
+    };
+    let product = int_matmul(tensor(&x, [m, k]), tensor(&w, [n, k]).transpose()).expect("codes of 8 bits");
+    case.check_ints("accumulator", product.into_data().as_slice().expect("an i32 tensor"));
 }
 
 fn int8_intx(case: &Case) {
