@@ -39,7 +39,7 @@ impl FloatDtype {
     pub const fn smallest_normal(self) -> f32 {
         match self {
             Self::F32 | Self::BF16 => f32::MIN_POSITIVE,
-            Self::F16 => 6.103515625e-05,
+            Self::F16 => 6.103_515_6e-5,
         }
     }
 

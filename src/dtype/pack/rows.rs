@@ -127,6 +127,7 @@ mod tests {
     #[test]
     fn drawn_bits() {
         let packed = PackedRows::pack(3, 1, 8, [1, 2, 3, 4, 5, 6, 7, 0].into_iter());
-        assert_eq!(packed.as_bytes(), [0b11_010_001, 0b0_101_100_0, 0b000_111_11]);
+        let drawn = [(3 << 6) | (2 << 3) | 1, (5 << 4) | (4 << 1), (7 << 2) | 3];
+        assert_eq!(packed.as_bytes(), drawn);
     }
 }
