@@ -1,4 +1,4 @@
-//! Quantization for [Burn](https://burn.dev): a backend decorator that trains, quantizes and runs the same module.
+#![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
 pub mod error;
