@@ -1,6 +1,12 @@
 //! What an instruction set must bring. Algorithms are written once over this trait; an ISA file only instantiates it.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2::{Avx2, AvxVnni};
+#[cfg(target_arch = "x86_64")]
+use super::avx512::{Avx512, Avx512Vnni};
 use super::layout::{CHANNELS, Lanes, Line};
+#[cfg(target_arch = "aarch64")]
+use super::neon::{NeonDot, NeonI8mm};
 use super::scalar::Scalar;
 use super::tier::Tier;
 
@@ -80,26 +86,55 @@ pub trait Program {
 /// # Panics
 /// If this machine cannot run the tier.
 pub fn run_on(tier: Tier, program: impl Program) {
-    let _missing = || -> ! {
+    if !can_run(tier) {
+        let available: Vec<_> = Tier::available().iter().map(|tier| tier.name()).collect();
         panic!(
-            "this machine cannot run the CPU tier `{tier}`; it can run: {:?}",
-            Tier::available()
-        )
-    };
+            "this machine cannot run the CPU tier `{tier}`; it can run: {}",
+            available.join(", ")
+        );
+    }
+    const CAN: &str = "the machine can run the tier";
     match tier {
-        Tier::Scalar => program.run(Scalar),
-        #[allow(unreachable_patterns)]
-        _ => _missing(),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512Vnni => program.run(Avx512Vnni::new().expect(CAN)),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512 => program.run(Avx512::new().expect(CAN)),
+        #[cfg(target_arch = "x86_64")]
+        Tier::AvxVnni => program.run(AvxVnni::new().expect(CAN)),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => program.run(Avx2::new().expect(CAN)),
+        #[cfg(target_arch = "aarch64")]
+        Tier::NeonI8mm => program.run(NeonI8mm::new().expect(CAN)),
+        #[cfg(target_arch = "aarch64")]
+        Tier::NeonDot => program.run(NeonDot::new().expect(CAN)),
+        _ => program.run(Scalar),
     }
 }
 
 /// Whether this machine has the instructions of a tier.
 pub fn can_run(tier: Tier) -> bool {
     match tier {
-        Tier::Scalar => true,
-        #[allow(unreachable_patterns)]
-        _ => false,
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512Vnni => Avx512Vnni::new().is_some(),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512 => Avx512::new().is_some(),
+        #[cfg(target_arch = "x86_64")]
+        Tier::AvxVnni => AvxVnni::new().is_some(),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => Avx2::new().is_some(),
+        #[cfg(target_arch = "aarch64")]
+        Tier::NeonI8mm => NeonI8mm::new().is_some(),
+        #[cfg(target_arch = "aarch64")]
+        Tier::NeonDot => NeonDot::new().is_some(),
+        other => other == Tier::Scalar,
     }
+}
+
+/// Codes 0 and 2, then 1 and 3, in 16 bits each, low first: the operand of 16-bit pair products.
+#[inline(always)]
+pub fn pairs(codes: [i8; 4]) -> i64 {
+    let [a, b, c, d] = codes.map(|code| code as u16 as u64);
+    (a | c << 16 | b << 32 | d << 48) as i64
 }
 
 /// 16 bytes as integers, less `shift`.

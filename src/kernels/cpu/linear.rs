@@ -512,9 +512,7 @@ fn bias_of(bias: &[f32], panel: usize) -> [f32; CHANNELS] {
     }
 }
 
-/// From integers to outputs where the weight's scale is constant along K, as [`reference_linear`](crate::tensor::reference_linear)
-/// says: `t = T(f32(acc) · sx)`; with sums `t = T(t − T((f32(zx) · sx) · f32(Σ (w − zw))))` and 0 where `acc = zx · Σ (w − zw)`;
-/// `y = T(t · sw + bias)`.
+/// From integers to outputs where the weight's scale is constant along K: A and U of [`reference`](crate::tensor::reference_linear).
 struct FinishDot<'a, 'o, I: Isa> {
     product: &'a Product<'a, I>,
     x: &'a Activations<I::Quad>,
@@ -530,6 +528,7 @@ impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
     fn run(self, _: I) {
         let (w, dtype) = (self.product.w, self.product.dtype);
         let offset = offset(&w.activation);
+        let unsigned = offset != 0;
         for (j, panel) in self.panels.clone().enumerate() {
             let mut zero = [0; CHANNELS];
             for (c, zero) in zero.iter_mut().enumerate() {
@@ -549,33 +548,31 @@ impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
                     acc[c] = acc[c].wrapping_sub(zero[c].wrapping_mul(x_sum));
                 }
                 let mut t = [0.0; CHANNELS];
-                match &sums {
-                    None => {
-                        for c in 0..CHANNELS {
-                            t[c] = acc[c] as f32 * scale;
-                        }
-                        round_all(dtype, &mut t);
+                if let (Some(sums), true) = (&sums, unsigned) {
+                    for c in 0..CHANNELS {
+                        acc[c] = acc[c].wrapping_sub((x_zero - offset).wrapping_mul(sums[c]));
                     }
-                    Some(sums) => {
-                        let mut correction = [0.0; CHANNELS];
-                        for c in 0..CHANNELS {
-                            acc[c] = acc[c].wrapping_add(offset.wrapping_mul(sums[c]));
-                            t[c] = acc[c] as f32 * scale;
-                            correction[c] = x_zero as f32 * scale * sums[c] as f32;
-                        }
-                        round_all(dtype, &mut t);
-                        round_all(dtype, &mut correction);
-                        for c in 0..CHANNELS {
-                            t[c] -= correction[c];
-                        }
-                        round_all(dtype, &mut t);
-                        for c in 0..CHANNELS {
-                            t[c] = if acc[c] == x_zero.wrapping_mul(sums[c]) {
-                                0.0
-                            } else {
-                                t[c]
-                            };
-                        }
+                }
+                for c in 0..CHANNELS {
+                    t[c] = acc[c] as f32 * scale;
+                }
+                round_all(dtype, &mut t);
+                if let (Some(sums), false) = (&sums, unsigned) {
+                    let mut correction = [0.0; CHANNELS];
+                    for c in 0..CHANNELS {
+                        correction[c] = x_zero as f32 * scale * sums[c] as f32;
+                    }
+                    round_all(dtype, &mut correction);
+                    for c in 0..CHANNELS {
+                        t[c] -= correction[c];
+                    }
+                    round_all(dtype, &mut t);
+                    for c in 0..CHANNELS {
+                        t[c] = if acc[c] == x_zero.wrapping_mul(sums[c]) {
+                            0.0
+                        } else {
+                            t[c]
+                        };
                     }
                 }
                 for c in 0..CHANNELS {
@@ -592,8 +589,7 @@ impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
     }
 }
 
-/// From float sums to outputs: grouped integer products `y = T(sum · sx + bias)`, weight-only with a constant scale
-/// `y = T(T(T(sum) · T(sw)) + bias)`, other weight-only products `y = T(sum + bias)`.
+/// From float sums to outputs: B to E of [`reference`](crate::tensor::reference_linear).
 struct FinishFloat<'a, 'o, I: Isa> {
     product: &'a Product<'a, I>,
     panels: Range<usize>,

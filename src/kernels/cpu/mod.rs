@@ -1,10 +1,16 @@
 //! SIMD kernels on plain slices: weights packed once, products chosen by instruction set at run time.
 
 mod activation;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod blocks;
 mod isa;
 mod layout;
 mod linear;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod round;
 mod rows;
 mod scalar;

@@ -1,0 +1,226 @@
+//! AVX2 with FMA, with and without the VEX form of VNNI.
+
+use super::isa::{Block, Isa};
+use super::layout::{Lanes, Line};
+use core::arch::x86_64::*;
+
+/// AVX2, FMA and AVX-VNNI.
+#[derive(Clone, Copy, Debug)]
+pub struct AvxVnni(());
+
+/// AVX2 and FMA.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl AvxVnni {
+    /// A token, where this machine has the instructions.
+    pub fn new() -> Option<Self> {
+        (Avx2::new().is_some() && is_x86_feature_detected!("avxvnni")).then_some(Self(()))
+    }
+}
+
+impl Avx2 {
+    /// A token, where this machine has the instructions.
+    pub fn new() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+    }
+}
+
+/// What both tiers share: 16 lanes are two registers.
+macro_rules! lanes {
+    () => {
+        type I32 = [__m256i; 2];
+        type F32 = [__m256; 2];
+
+        #[inline(always)]
+        fn splat_i32(self, value: i32) -> [__m256i; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_set1_epi32(value); 2] }
+        }
+        #[inline(always)]
+        fn load_i32(self, from: &Lanes<i32>) -> [__m256i; 2] {
+            let from: *const __m256i = (&raw const from.0).cast();
+            // SAFETY: the token proves AVX2; `Lanes` is 64 bytes, aligned to 64.
+            unsafe { [_mm256_load_si256(from), _mm256_load_si256(from.add(1))] }
+        }
+        #[inline(always)]
+        fn store_i32(self, value: [__m256i; 2], to: &mut Lanes<i32>) {
+            let to: *mut __m256i = (&raw mut to.0).cast();
+            // SAFETY: the token proves AVX2; `Lanes` is 64 bytes, aligned to 64.
+            unsafe {
+                _mm256_store_si256(to, value[0]);
+                _mm256_store_si256(to.add(1), value[1]);
+            }
+        }
+        #[inline(always)]
+        fn add_i32(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn mul_i32(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_mullo_epi32(a[0], b[0]), _mm256_mullo_epi32(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn to_f32(self, value: [__m256i; 2]) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_cvtepi32_ps(value[0]), _mm256_cvtepi32_ps(value[1])] }
+        }
+        #[inline(always)]
+        fn splat(self, value: f32) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_set1_ps(value); 2] }
+        }
+        #[inline(always)]
+        fn load(self, from: &Lanes<f32>) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2; `Lanes` is 64 bytes, aligned to 64.
+            unsafe {
+                [
+                    _mm256_load_ps(from.0.as_ptr()),
+                    _mm256_load_ps(from.0.as_ptr().add(8)),
+                ]
+            }
+        }
+        #[inline(always)]
+        fn store(self, value: [__m256; 2], to: &mut Lanes<f32>) {
+            let to = to.0.as_mut_ptr();
+            // SAFETY: the token proves AVX2; `Lanes` is 64 bytes, aligned to 64.
+            unsafe {
+                _mm256_store_ps(to, value[0]);
+                _mm256_store_ps(to.add(8), value[1]);
+            }
+        }
+        #[inline(always)]
+        fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+            // SAFETY: the token proves FMA.
+            unsafe {
+                [
+                    _mm256_fmadd_ps(a[0], b[0], c[0]),
+                    _mm256_fmadd_ps(a[1], b[1], c[1]),
+                ]
+            }
+        }
+        #[inline(always)]
+        fn floats(self, line: &Line, zero: [__m256; 2]) -> [[__m256; 2]; 4] {
+            let line: *const __m256i = (&raw const line.0).cast();
+            let mut out = [zero; 4];
+            // SAFETY: the token proves AVX2; `Line` is 64 bytes, aligned to 64.
+            unsafe {
+                let line = [_mm256_load_si256(line), _mm256_load_si256(line.add(1))];
+                // Byte i of each channel, zero-extended: −128 selects a zero.
+                let first = _mm256_set_epi32(12, 8, 4, 0, 12, 8, 4, 0);
+                let zeros = _mm256_set1_epi32(0x8080_8000_u32 as i32);
+                for (i, out) in out.iter_mut().enumerate() {
+                    let from = _mm256_or_si256(_mm256_add_epi32(first, _mm256_set1_epi32(i as i32)), zeros);
+                    for half in 0..2 {
+                        let code = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(line[half], from));
+                        out[half] = _mm256_sub_ps(code, zero[half]);
+                    }
+                }
+            }
+            out
+        }
+    };
+}
+
+impl Isa for AvxVnni {
+    type Weights = [__m256i; 2];
+    /// Four signed bytes.
+    type Quad = i32;
+
+    lanes!();
+
+    #[inline(always)]
+    fn enter<B: Block<Self>>(self, block: B) {
+        #[target_feature(enable = "avx2,fma,avxvnni")]
+        fn inner<B: Block<AvxVnni>>(isa: AvxVnni, block: B) {
+            block.run(isa);
+        }
+        // SAFETY: the token proves every feature.
+        unsafe { inner(self, block) }
+    }
+    #[inline(always)]
+    fn quad(codes: [i8; 4]) -> i32 {
+        i32::from_ne_bytes(codes.map(|code| code as u8))
+    }
+    #[inline(always)]
+    fn weights(self, line: &Line) -> [__m256i; 2] {
+        let line: *const __m256i = (&raw const line.0).cast();
+        // SAFETY: the token proves AVX2; `Line` is 64 bytes, aligned to 64.
+        unsafe { [_mm256_load_si256(line), _mm256_load_si256(line.add(1))] }
+    }
+    #[inline(always)]
+    fn dot(self, acc: [__m256i; 2], w: [__m256i; 2], x: i32) -> [__m256i; 2] {
+        // SAFETY: the token proves AVX-VNNI.
+        unsafe {
+            let x = _mm256_set1_epi32(x);
+            [
+                _mm256_dpbusd_avx_epi32(acc[0], w[0], x),
+                _mm256_dpbusd_avx_epi32(acc[1], w[1], x),
+            ]
+        }
+    }
+}
+
+impl Isa for Avx2 {
+    /// Codes 0 and 2 of each channel in 16 bits each (two registers), then codes 1 and 3. The saturating `maddubs` is not used.
+    type Weights = [[__m256i; 2]; 2];
+    /// Activation codes 0 and 2 in the low half, 1 and 3 in the high half, 16 bits each.
+    type Quad = i64;
+
+    lanes!();
+
+    #[inline(always)]
+    fn enter<B: Block<Self>>(self, block: B) {
+        #[target_feature(enable = "avx2,fma")]
+        fn inner<B: Block<Avx2>>(isa: Avx2, block: B) {
+            block.run(isa);
+        }
+        // SAFETY: the token proves every feature.
+        unsafe { inner(self, block) }
+    }
+    #[inline(always)]
+    fn quad(codes: [i8; 4]) -> i64 {
+        super::isa::pairs(codes)
+    }
+    #[inline(always)]
+    fn weights(self, line: &Line) -> [[__m256i; 2]; 2] {
+        let line: *const __m256i = (&raw const line.0).cast();
+        // SAFETY: the token proves AVX2; `Line` is 64 bytes, aligned to 64.
+        unsafe {
+            let (a, b, low) = (
+                _mm256_load_si256(line),
+                _mm256_load_si256(line.add(1)),
+                _mm256_set1_epi16(0xff),
+            );
+            [
+                [_mm256_and_si256(a, low), _mm256_and_si256(b, low)],
+                [_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b)],
+            ]
+        }
+    }
+    #[inline(always)]
+    fn dot(self, acc: [__m256i; 2], w: [[__m256i; 2]; 2], x: i64) -> [__m256i; 2] {
+        let mut out = acc;
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let (even, odd) = (_mm256_set1_epi32(x as i32), _mm256_set1_epi32((x >> 32) as i32));
+            for half in 0..2 {
+                let pairs = _mm256_add_epi32(_mm256_madd_epi16(w[0][half], even), _mm256_madd_epi16(w[1][half], odd));
+                out[half] = _mm256_add_epi32(out[half], pairs);
+            }
+        }
+        out
+    }
+}
