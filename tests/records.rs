@@ -254,16 +254,43 @@ fn a_plain_backend_never_reads_our_records_as_numbers() {
             }
             let data = linear.weight.val().into_data();
             assert!(matches!(data.dtype, DType::QFloat(_)));
-            fn reads<B: Backend>(data: TensorData) -> bool {
-                catch_unwind(AssertUnwindSafe(|| {
-                    values(Tensor::<B, 2>::from_data(data, &Default::default()).dequantize())
-                }))
-                .is_ok()
-            }
             assert!(!reads::<Plain>(data.clone()), "Flex read {k}x{n}, {bits} bits");
             assert!(!reads::<PlainNdArray>(data), "NdArray read {k}x{n}, {bits} bits");
         }
     }
+}
+
+#[test]
+fn a_plain_backend_refuses_every_carrier() {
+    use burn::tensor::quantization::{QuantParam, QuantStore};
+    let families = [
+        (QuantValue::Q2S, QuantParam::UE8M0, 0, 1),
+        (QuantValue::Q2S, QuantParam::F16, 0, 2),
+        (QuantValue::Q2S, QuantParam::F32, 0, 4),
+        (QuantValue::E4M3, QuantParam::UE8M0, 1, 1),
+        (QuantValue::E4M3, QuantParam::F16, 1, 2),
+    ];
+    let payload = weight_data().bytes.to_vec();
+    for (value, param, byte_a_value, size) in families {
+        for [height, width] in [[1, 1], [1, 8], [2, 2], [64, 96]] {
+            let level = QuantLevel::block([height as u8, width as u8]);
+            let scheme = QuantScheme::default().with_store(QuantStore::Native);
+            let scheme = scheme.with_value(value).with_param(param).with_level(level);
+            let mut bytes = payload.clone();
+            bytes.resize(64 * 96 * byte_a_value + (64 / height) * (96 / width) * size, 0);
+            let data = TensorData::from_bytes_vec(bytes, [64, 96], DType::QFloat(scheme));
+            assert!(!reads::<Plain>(data.clone()), "Flex read {scheme:?}");
+            assert!(!reads::<PlainNdArray>(data), "NdArray read {scheme:?}");
+        }
+    }
+}
+
+/// Whether a plain backend turns a quantized record into numbers.
+fn reads<B: Backend>(data: TensorData) -> bool {
+    catch_unwind(AssertUnwindSafe(|| {
+        values(Tensor::<B, 2>::from_data(data, &Default::default()).dequantize())
+    }))
+    .is_ok()
 }
 
 #[test]

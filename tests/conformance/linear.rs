@@ -1,15 +1,22 @@
-//! Topics `dynamic_linear`, `weight_only_linear` and `static_linear`, against the reference linear.
+//! Topics `dynamic_linear`, `weight_only_linear` and `static_linear`: the reference linear, and stock `nn::Linear` modules of both layouts on
+//! the kernels of Flex and NdArray, whose weights are the transposed ones of the fixtures.
 
 use crate::fixtures::{Case, run};
 use crate::observers::feed;
+use burn::module::Param;
+use burn::nn::{Linear, LinearLayout};
+use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
+use burn_ndarray::NdArray;
 use burn_quantized::dtype::{FloatDtype, IntDtype};
-use burn_quantized::int_matmul;
+use burn_quantized::flow::{to_affine_quantized_intx, to_linear_activation_quantized};
+use burn_quantized::kernels::QuantKernels;
 use burn_quantized::observe::{MinMaxObserver, Observer};
 use burn_quantized::primitives::{ZeroPoints, int_product};
 use burn_quantized::spec::{ActivationQuantization, ActivationScale, AffineSpec, Granularity, MappingType};
 use burn_quantized::tensor::{AffineQuantizedTensor, QuantizedActivation, quantize_activation, reference_linear};
+use burn_quantized::{Native, Quantized, int_matmul};
 
 #[test]
 fn dynamic_linear() {
@@ -165,11 +172,14 @@ fn int8(mapping: MappingType, granularity: Granularity) -> AffineSpec {
 
 /// The inputs of a case, its weight quantized.
 struct Layer {
+    spec: AffineSpec,
     dtype: FloatDtype,
     rows: usize,
     k: usize,
     n: usize,
     activation: Vec<f32>,
+    /// `[N, K]`, as torch stores it.
+    values: Vec<f32>,
     weight: AffineQuantizedTensor,
     bias: Option<Vec<f32>>,
 }
@@ -178,14 +188,17 @@ impl Layer {
     fn read(case: &Case, spec: &AffineSpec) -> Self {
         let (dtype, n, k) = (case.dtype("dtype"), case.size("n"), case.size("k"));
         let activation = case.field("activation").floats();
-        let weight = AffineQuantizedTensor::quantize(&case.field("weight").floats(), dtype, &[n, k], spec);
+        let values = case.field("weight").floats();
+        let weight = AffineQuantizedTensor::quantize(&values, dtype, &[n, k], spec);
         Self {
+            spec: spec.clone(),
             dtype,
             rows: activation.len() / k,
             k,
             n,
             activation,
             weight: weight.expect("a weight"),
+            values,
             bias: case.flag("bias").then(|| case.field("bias").floats()),
         }
     }
@@ -212,6 +225,48 @@ impl Layer {
         let bias = self.bias.as_deref();
         let y = reference_linear(&self.activation, self.rows, self.dtype, &self.weight, activation, bias);
         case.check_floats("output", &y);
+        for layout in [LinearLayout::Row, LinearLayout::Col] {
+            case.check_floats("output", &self.through_burn::<Flex>(layout, activation));
+            if self.dtype == FloatDtype::F32 {
+                case.check_floats("output", &self.through_burn::<NdArray>(layout, activation));
+            }
+        }
+    }
+
+    /// The output of a stock `nn::Linear` whose weight was quantized by hand.
+    fn through_burn<B: Backend>(&self, layout: LinearLayout, activation: &ActivationQuantization) -> Vec<f32>
+    where
+        Native: QuantKernels<B>,
+    {
+        let dtype = match self.dtype {
+            FloatDtype::F32 => DType::F32,
+            FloatDtype::F16 => DType::F16,
+            FloatDtype::BF16 => DType::BF16,
+        };
+        let device = B::Device::default();
+        let data = |values: &[f32], shape: [usize; 2]| TensorData::new(values.to_vec(), shape).convert_dtype(dtype);
+        let tensor =
+            |values: &[f32], shape| Tensor::<Quantized<B>, 2>::from_data(data(values, shape), (&device, dtype));
+        let weight = match layout {
+            LinearLayout::Col => tensor(&self.values, [self.n, self.k]).transpose(),
+            LinearLayout::Row => {
+                let at = |i: usize| self.values[i % self.n * self.k + i / self.n];
+                tensor(&(0..self.n * self.k).map(at).collect::<Vec<_>>(), [self.k, self.n])
+            }
+        };
+        let weight = to_affine_quantized_intx(weight, &self.spec).expect("a weight");
+        let weight = to_linear_activation_quantized(weight, *activation).expect("a quantized weight");
+        let bias = self
+            .bias
+            .as_ref()
+            .map(|bias| Param::from_tensor(tensor(bias, [1, self.n]).reshape([self.n])));
+        let linear = Linear {
+            weight: Param::from_tensor(weight),
+            bias,
+        };
+        let y = linear.forward(tensor(&self.activation, [self.rows, self.k]));
+        assert_eq!(y.dtype(), dtype);
+        y.into_data().iter::<f32>().collect()
     }
 }
 
