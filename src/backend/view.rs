@@ -5,8 +5,8 @@
 
 use super::{Body, FloatPrimitive, Observed, Packed, QTensor, Storage, materialized};
 use crate::backend::record::float_dtype;
+use crate::kernels::QuantKernels;
 use crate::kernels::portable::PortableWeight;
-use crate::kernels::{QuantKernels, expanded};
 use crate::tensor::AffineQuantizedTensor;
 use burn_backend::tensor::{Device, FloatTensor};
 use burn_backend::{Backend, TensorData, TensorMetadata};
@@ -161,7 +161,6 @@ impl<B: Backend, K: QuantKernels<B>> QTensor<B, K> {
                 let weight = packed.unpack::<B, K>();
                 let elements = weight.shape().iter().product();
                 materialized::add(op, elements);
-                expanded::add(elements);
                 let values = weight.dequantize(float_dtype(self.dtype));
                 let data = TensorData::new(values, weight.shape().to_vec()).convert_dtype(self.dtype.into());
                 B::float_from_data(data, &self.device)

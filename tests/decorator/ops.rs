@@ -9,7 +9,7 @@ mod int_matmul;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const GOLDEN: &str = include_str!("golden/ops.txt");
+const GOLDEN: &str = include_str!("../golden/ops.txt");
 
 /// Each trait, its file here and its file in `burn-backend`.
 const TRAITS: [(&str, &str, &str); 8] = [
