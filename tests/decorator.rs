@@ -2,6 +2,8 @@
 
 #[path = "decorator/helpers.rs"]
 mod helpers;
+#[path = "decorator/int_matmul.rs"]
+mod int_matmul;
 #[path = "decorator/modules.rs"]
 mod modules;
 #[path = "decorator/ops.rs"]

@@ -21,6 +21,7 @@ pub struct Label {
 }
 
 /// How the codes of a packed weight are held. There is one copy.
+#[allow(clippy::large_enum_variant, reason = "a body is one allocation behind an Arc")]
 #[derive(Clone, Debug)]
 pub enum Storage<W> {
     /// Packed for the kernels of the backend; a logical `[N, K]` matrix.
@@ -62,6 +63,7 @@ pub struct Observed<B: Backend> {
 }
 
 /// What a quantized tensor is made of.
+#[allow(clippy::large_enum_variant, reason = "a body is one allocation behind an Arc")]
 #[derive(Clone, Debug)]
 pub enum Body<B: Backend, K: QuantKernels<B>> {
     /// Codes.

@@ -159,9 +159,7 @@ impl<B: Backend, K: QuantKernels<B>> QTensorOps<Self> for Quantized<B, K> {
 
     fn q_slice(tensor: QuantizedTensor<Self>, slices: &[Slice]) -> QuantizedTensor<Self> {
         let sliced = |weight: AffineQuantizedTensor| {
-            let numbered = slices.iter().enumerate();
-            numbered.fold(Ok(weight), |weight: Result<AffineQuantizedTensor>, (dim, slice)| {
-                let weight = weight?;
+            slices.iter().enumerate().try_fold(weight, |weight, (dim, slice)| {
                 let indices = slice_indices(slice, weight.shape()[dim]);
                 weight.select(dim, &indices)
             })

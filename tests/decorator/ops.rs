@@ -3,9 +3,6 @@
 //! `golden/ops.txt` lists them as `Trait::method`; `default` marks the ones that keep Burn's default on purpose, because it goes through
 //! operations that the decorator owns.
 
-#[path = "ops/int_matmul.rs"]
-mod int_matmul;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

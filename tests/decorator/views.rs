@@ -96,8 +96,10 @@ fn views_move_codes() {
     both!("gather", 2, |t, ints| t
         .slice([0..4, 0..2])
         .gather(0, ints(&[0, 3, 2, 1]).reshape([2, 2])));
-    both!("gather columns", 2, |t, ints| t
-        .gather(1, ints(&[0, 3, 2, 1]).reshape([2, 2])));
+    both!("gather columns", 2, |t, ints| {
+        let part = t.slice([0..2, 0..4]);
+        part.gather(1, ints(&[0, 3, 2, 1]).reshape([2, 2]))
+    });
 }
 
 /// Burn's `Tensor::expand` makes floats of a quantized tensor, so this asks the backend.
