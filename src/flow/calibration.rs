@@ -213,10 +213,11 @@ fn each_observer<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Quantized<B, K>, D>>) {
             let tensor = param.val();
             let layer = self.0.layer(&tensor.dims());
-            if let Some(observed) = observed_body(held(tensor)) {
-                if let Some(observer) = observed.observer.as_any().downcast_ref::<LayerObserver>() {
-                    self.1(&layer, observer);
-                }
+            let Some(observed) = observed_body(held(tensor)) else {
+                return;
+            };
+            if let Some(observer) = observed.observer.as_any().downcast_ref::<LayerObserver>() {
+                self.1(&layer, observer);
             }
         }
     }

@@ -114,7 +114,7 @@ impl LayerObserver {
     fn named(&self, error: QuantError) -> QuantError {
         let layer = self.layer.path.clone();
         match error {
-            QuantError::NoObservations { .. } => QuantError::NoCalibration { layer },
+            QuantError::NoObservations => QuantError::NoCalibration { layer },
             QuantError::NonFiniteBatch { batch, .. } => QuantError::BadCalibration {
                 layer,
                 batch,

@@ -2,14 +2,17 @@
 
 mod activation;
 #[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
 mod avx512;
 mod blocks;
 mod isa;
 mod layout;
 mod linear;
 #[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code)]
 mod neon;
 mod round;
 mod rows;
