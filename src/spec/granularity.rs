@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn blocks_of_every_granularity() {
-        let cases: [(Granularity, &[usize], &[usize], &[usize]); 12] = [
+        type Sizes = &'static [usize];
+        let cases: [(Granularity, Sizes, Sizes, Sizes); 12] = [
             (Granularity::PerTensor, &[4, 6], &[4, 6], &[]),
             (Granularity::PerTensor, &[1, 33], &[1, 33], &[1]),
             (Granularity::PerTensor, &[], &[], &[]),

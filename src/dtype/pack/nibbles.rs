@@ -67,7 +67,7 @@ pub fn unpack_signed_nibbles(bytes: &[u8], order: NibbleOrder) -> Vec<i8> {
 }
 
 fn check(codes: usize, cols: usize) -> Result<()> {
-    if cols % 2 != 0 {
+    if !cols.is_multiple_of(2) {
         return Err(QuantError::InvalidSpec(format!(
             "a row of {cols} nibbles: pad it to an even length"
         )));

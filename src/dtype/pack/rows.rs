@@ -125,6 +125,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::unusual_byte_groupings)] // grouped by code, not by four bits
     fn drawn_bits() {
         let packed = PackedRows::pack(3, 1, 8, [1, 2, 3, 4, 5, 6, 7, 0].into_iter());
         let drawn = [(3 << 6) | (2 << 3) | 1, (5 << 4) | (4 << 1), (7 << 2) | 3];

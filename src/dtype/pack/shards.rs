@@ -113,7 +113,7 @@ impl Plan {
                 "{shape:?} has no dim {pack_dim} to pack"
             )));
         };
-        if shape[at] % 8 != 0 {
+        if !shape[at].is_multiple_of(8) {
             let size = shape[at];
             let reason = format!("the packed dim holds {size} codes: pad it to a multiple of 8");
             return Err(QuantError::InvalidSpec(reason));
