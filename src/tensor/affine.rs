@@ -75,20 +75,39 @@ impl AffineParts {
         }
     }
 
-    /// Whether there is a scale and a zero point for each block of `grid`.
+    /// Whether these are the parts of a tensor over `grid`: a range of the dtype, a finite scale and a zero point in range for each block.
     fn check(&self, grid: &BlockGrid) -> Result<()> {
-        if self.scale.len() != grid.len() {
-            return Err(mismatch("scales of a quantized tensor", grid.len(), self.scale.len()));
+        let (low, high) = (self.quant_min, self.quant_max);
+        if low >= high || low < self.dtype.min() || high > self.dtype.max() {
+            return Err(QuantError::InvalidRange {
+                dtype: self.dtype.to_string(),
+                quant_min: low,
+                quant_max: high,
+                min: self.dtype.min(),
+                max: self.dtype.max(),
+            });
         }
         let zeros = match &self.zero_point {
             ZeroPoints::None => grid.len(),
             ZeroPoints::Int(zero) => zero.len(),
             ZeroPoints::Float(zero) => zero.len(),
         };
-        if zeros != grid.len() {
-            return Err(mismatch("zero points of a quantized tensor", grid.len(), zeros));
+        for (what, got) in [("scales", self.scale.len()), ("zero points", zeros)] {
+            if got != grid.len() {
+                return Err(mismatch(&format!("{what} of a quantized tensor"), grid.len(), got));
+            }
         }
-        Ok(())
+        check_finite("the scales", &self.scale)?;
+        match &self.zero_point {
+            ZeroPoints::None => Ok(()),
+            ZeroPoints::Float(zero) => check_finite("the zero points", zero),
+            ZeroPoints::Int(zero) => match zero.iter().find(|zero| !(low..=high).contains(*zero)) {
+                Some(zero) => Err(QuantError::InvalidSpec(format!(
+                    "zero point {zero} lies outside {low}..={high}"
+                ))),
+                None => Ok(()),
+            },
+        }
     }
 }
 
@@ -105,7 +124,7 @@ impl AffineQuantizedTensor {
 
     /// Quantizes `input` with scales and zero points that were chosen elsewhere (calibration, HQQ).
     ///
-    /// Errors: as [`AffineQuantizedTensor::quantize`], or parameters that do not match the grid.
+    /// Errors: as [`AffineQuantizedTensor::quantize`], or parameters that do not match the grid, are not finite or out of range.
     pub fn quantize_with(
         input: &[f32],
         input_dtype: FloatDtype,
@@ -135,7 +154,7 @@ impl AffineQuantizedTensor {
 
     /// Builds a tensor from parts and its codes (row-major, one an element).
     ///
-    /// Errors: parts that do not match each other, or a code outside the dtype.
+    /// Errors: parts that do not match each other, a scale that is not finite, a zero point out of range, or a code outside the dtype.
     pub fn from_codes(parts: AffineParts, codes: &[i32]) -> Result<Self> {
         let (min, max) = (parts.dtype.min(), parts.dtype.max());
         let elements: usize = parts.shape.iter().product();
@@ -164,7 +183,7 @@ impl AffineQuantizedTensor {
 
     /// Builds a tensor from parts and the bytes that [`AffineQuantizedTensor::packed_codes`] gave.
     ///
-    /// Errors: parts or bytes that do not match each other.
+    /// Errors: parts or bytes that do not match each other, a scale that is not finite, or a zero point out of range.
     pub fn from_packed(parts: AffineParts, bytes: Vec<u8>) -> Result<Self> {
         let grid = BlockGrid::new(&parts.shape, &parts.block_size)?;
         parts.check(&grid)?;
@@ -234,11 +253,15 @@ fn check_input(input: &[f32], shape: &[usize]) -> Result<()> {
             got: vec![input.len()],
         });
     }
-    match input.iter().position(|x| !x.is_finite()) {
+    check_finite("the tensor", input)
+}
+
+fn check_finite(what: &str, values: &[f32]) -> Result<()> {
+    match values.iter().position(|x| !x.is_finite()) {
         Some(index) => Err(QuantError::NonFinite {
-            what: "the tensor".into(),
+            what: what.into(),
             index,
-            value: input[index].to_string(),
+            value: values[index].to_string(),
         }),
         None => Ok(()),
     }
