@@ -111,6 +111,9 @@ impl Rule {
     }
 }
 
+/// A job's share of the quads, of the rows and of the sums.
+type Pieces<'a, Q> = ((&'a mut [Q], &'a mut [Row]), &'a mut [i32]);
+
 /// Quantizes `rows` rows of `groups.k` values, representable in `dtype`, for blocks of `blocks[..].1` rows from `blocks[..].0` on.
 pub fn quantize<I: Isa>(
     isa: I,
@@ -179,7 +182,7 @@ pub fn quantize<I: Isa>(
             }
         }
     }
-    let job = |((quads, rows), sums): ((&mut [I::Quad], &mut [Row]), &mut [i32]), x: &[f32]| {
+    let job = |((quads, rows), sums): Pieces<I::Quad>, x: &[f32]| {
         let count = rows.len();
         isa.enter(QuantizeRows {
             rule,

@@ -1,5 +1,8 @@
 //! The inner blocks of every product: MR rows of activations by NR panels of 16 channels, over some tiles of K.
 
+// A block counts through several arrays with the same `r` and `j`.
+#![allow(clippy::needless_range_loop)]
+
 use super::isa::{Block, Isa, widen};
 use super::layout::{CHANNELS, Lanes, Line, QUADS};
 use super::round::round_all;

@@ -33,7 +33,7 @@ impl QuantKernels<Flex> for Native {
     fn linear(x: FlexTensor, weight: &CpuWeight, bias: Option<FlexTensor>) -> FlexTensor {
         let dtype = tensors::float_dtype(x.dtype());
         let (x_rows, bias_row) = (contiguous(&x), bias.as_ref().map(contiguous));
-        let bias = bias_row.as_ref().map(floats);
+        let bias = bias_row.as_ref().map(|bias| floats(bias));
         let (y, shape) = tensors::linear(weight, &floats(&x_rows), &x.shape(), dtype, bias.as_deref());
         tensor(y, shape, x.dtype())
     }
@@ -62,7 +62,7 @@ fn contiguous(tensor: &FlexTensor) -> Cow<'_, FlexTensor> {
 }
 
 /// The values of a contiguous float tensor.
-fn floats<'a>(tensor: &'a Cow<'_, FlexTensor>) -> Cow<'a, [f32]> {
+fn floats(tensor: &FlexTensor) -> Cow<'_, [f32]> {
     fn slice<E: Element + Pod>(tensor: &FlexTensor) -> &[E] {
         tensor.as_slice().expect("the tensor is contiguous")
     }

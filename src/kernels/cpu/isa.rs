@@ -141,8 +141,8 @@ pub fn pairs(codes: [i8; 4]) -> i64 {
 #[inline(always)]
 pub fn widen(bytes: &[u8; CHANNELS], shift: i32) -> Lanes<i32> {
     let mut out = Lanes([0; CHANNELS]);
-    for c in 0..CHANNELS {
-        out.0[c] = bytes[c] as i32 - shift;
+    for (out, byte) in out.0.iter_mut().zip(bytes) {
+        *out = *byte as i32 - shift;
     }
     out
 }

@@ -194,7 +194,7 @@ macro_rules! by_block {
         match $rows {
             $($mr => {
                 let mut panel = 0;
-                while panel + $nr <= $panels {
+                while $panels - panel >= $nr {
                     $call!($mr, $nr, panel);
                     panel += $nr;
                 }
@@ -608,8 +608,8 @@ impl<I: Isa> Block<I> for FinishFloat<'_, '_, I> {
             let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
             let mut scale = [1.0; CHANNELS];
             if plain {
-                for c in 0..CHANNELS {
-                    scale[c] = round(dtype, w.scale[panel].0[c]);
+                for (scale, of_channel) in scale.iter_mut().zip(w.scale[panel].0) {
+                    *scale = round(dtype, of_channel);
                 }
             }
             for row in self.rows.clone() {
