@@ -1,6 +1,6 @@
 //! Observers: what calibration remembers of a tensor, and the scales and zero points that follow from it.
 //!
-//! Each observer sees batches as slices, keeps a summary, and gives [`QParams`](crate::primitives::QParams) at the end.
+//! Each observer sees batches as slices, keeps a summary, and gives [`QParams`] at the end.
 //! Two observers of one config that saw different batches can be [merged](Observer::merge), so that replicas may calibrate in parallel.
 //!
 //! ```
