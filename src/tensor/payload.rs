@@ -82,10 +82,13 @@ impl Payload {
             ZeroPoints::Float(zero) => floats_to_bytes(zero, p.zero_point_dtype),
         };
         let sections: [&[u8]; 3] = [&scales, &zeros, self.weight.packed_codes().as_bytes()];
-        let header = self.header(sections.map(|s| Section {
-            bytes: s.len() as u64,
-            crc32: crc32fast::hash(s),
-        }));
+        let header = self.header(
+            self.dtype,
+            sections.map(|s| Section {
+                bytes: s.len() as u64,
+                crc32: crc32fast::hash(s),
+            }),
+        );
         let mut bytes = Vec::with_capacity(PREFIX + header.len() + sections.iter().map(|s| s.len()).sum::<usize>());
         bytes.extend_from_slice(MAGIC);
         bytes.push(VERSION);
@@ -104,16 +107,18 @@ impl Payload {
             bytes: bytes as u64,
             crc32: u32::MAX,
         };
-        PREFIX + self.header([widest(params), widest(params), widest(codes)]).len() + params + codes
+        // The claimed dtype may change after a carrier was chosen; `BF16` is the longest name.
+        let header = self.header(FloatDtype::BF16, [widest(params), widest(params), widest(codes)]);
+        PREFIX + header.len() + params + codes
     }
 
-    fn header(&self, sections: [Section; 3]) -> Vec<u8> {
+    fn header(&self, dtype: FloatDtype, sections: [Section; 3]) -> Vec<u8> {
         let p = self.weight.parts();
         let header = Header {
             path: self.path.clone(),
             container: self.container.clone(),
             transposed: self.transposed,
-            dtype: self.dtype,
+            dtype,
             activation: self.activation,
             shape: p.shape.clone(),
             block_size: p.block_size.clone(),
