@@ -83,3 +83,20 @@ fn tensor(values: Vec<f32>, shape: Vec<usize>, dtype: DType) -> FlexTensor {
     };
     FlexTensor::new(bytes, Layout::contiguous(Shape::from(shape)), dtype)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cpu::tests::glue;
+    use crate::dtype::FloatDtype;
+    use burn_std::DType;
+
+    #[test]
+    fn every_view_and_dtype() {
+        glue::serves::<burn_flex::Flex>(&[
+            (DType::F32, FloatDtype::F32),
+            (DType::F16, FloatDtype::F16),
+            (DType::BF16, FloatDtype::BF16),
+            (DType::F64, FloatDtype::F32),
+        ]);
+    }
+}

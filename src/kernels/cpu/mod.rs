@@ -20,7 +20,7 @@ mod scalar;
 mod select;
 pub(crate) mod tensors;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tier;
 mod weight;
 

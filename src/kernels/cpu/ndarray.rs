@@ -89,3 +89,15 @@ fn tensor(values: Vec<f32>, shape: Vec<usize>, dtype: DType) -> NdArrayTensor {
         dtype => panic!("NdArray has no {dtype:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cpu::tests::glue;
+    use crate::dtype::FloatDtype;
+    use burn_std::DType;
+
+    #[test]
+    fn every_view_and_dtype() {
+        glue::serves::<burn_ndarray::NdArray>(&[(DType::F32, FloatDtype::F32), (DType::F64, FloatDtype::F32)]);
+    }
+}

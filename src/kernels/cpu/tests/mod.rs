@@ -1,5 +1,7 @@
 //! Every tier that this machine has, held to a scalar reference.
 
+pub(crate) mod glue;
+
 use super::{CpuWeight, Preference, Tier};
 use crate::dtype::{FloatDtype, IntDtype};
 use crate::primitives::ZeroPoints;
