@@ -8,7 +8,7 @@ use crate::spec::{ActivationQuantization, ActivationScale, MappingType};
 use rayon::prelude::*;
 
 /// Elements above which rows are quantized by several threads.
-const PARALLEL_ELEMENTS: usize = 1 << 17;
+pub const PARALLEL_ELEMENTS: usize = 1 << 17;
 
 /// Quantized rows, in blocks of rows that a product takes at once.
 pub struct Activations<Q> {

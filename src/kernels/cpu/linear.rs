@@ -3,7 +3,7 @@
 //! Threads share columns; a thread takes 4 panels at a time, some rows at a time, and walks K in chunks whose codes fit a near cache.
 //! Every output is one chain of sums in K order, so a row depends neither on the number of threads nor on the other rows.
 
-use super::activation::{Activations, Row, offset, quantize, scan};
+use super::activation::{Activations, PARALLEL_ELEMENTS, Row, offset, quantize, scan};
 use super::blocks::{Dot, FloatDot, FloatMode, GroupDot, GroupZeros, Panels, Tile};
 use super::isa::{Block, Isa, Program};
 use super::layout::{CHANNELS, Groups, Lanes, Line, QUADS, TILE, unpack};
@@ -17,8 +17,8 @@ use rayon::prelude::*;
 const PANELS: usize = 4;
 /// Rows whose accumulators a thread keeps.
 const ROWS: usize = 128;
-/// Products below which one thread does everything.
-const PARALLEL_PRODUCTS: usize = 1 << 20;
+/// Nanoseconds of one thread's work below which waking another costs more than it saves.
+const FORK_NS: usize = 120_000;
 /// Rows up to which codes are unpacked into the first-level cache.
 const FEW_ROWS: usize = 8;
 
@@ -70,18 +70,24 @@ impl Program for Linear<'_> {
             dtype: self.dtype,
             bias: self.bias,
         };
-        let small = self.rows * w.n * w.groups.k < PARALLEL_PRODUCTS;
-        let mut pieces = pieces(
-            w,
-            self.rows,
-            if small { 1 } else { rayon::current_num_threads() },
-            self.y,
-        );
+        let small = estimated_ns(w, self.rows, I::WIDE) < FORK_NS;
+        let threads = if small { 1 } else { rayon::current_num_threads() };
+        let mut pieces = pieces(w, self.rows, threads, self.y);
         match pieces.as_mut_slice() {
             [piece] => product.piece(piece),
             pieces => pieces.par_iter_mut().for_each(|piece| product.piece(piece)),
         }
     }
+}
+
+/// What one thread needs, roughly: each code is read and unpacked once at 14 a nanosecond, then each further row costs its products at the rate
+/// of 64-byte vectors (a third of it for narrower ones).
+fn estimated_ns(w: &CpuWeight, rows: usize, wide: bool) -> usize {
+    const CODES_PER_NS: usize = 14;
+    let products_per_ns = if w.activation.is_quantized() { 128 } else { 24 };
+    let codes = w.n * w.groups.k;
+    let ns = codes / CODES_PER_NS + (rows - 1) * codes / products_per_ns;
+    if wide { ns } else { 3 * ns }
 }
 
 /// Activations, ready for the inner blocks, with the blocks of rows (first, count).
@@ -665,7 +671,7 @@ fn pack_floats<I: Isa>(isa: I, x: &[f32], groups: &Groups, blocks: &[(usize, usi
             bad,
         });
     }
-    if rows * padded < PARALLEL_PRODUCTS / 8 {
+    if rows * padded < PARALLEL_ELEMENTS {
         parts.into_iter().for_each(|part| isa.enter(part));
     } else {
         parts.into_par_iter().for_each(|part| isa.enter(part));
