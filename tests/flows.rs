@@ -509,3 +509,50 @@ fn observed_linear_by_hand_equals_the_flow() {
     let (flow, _) = calibration.convert(observed).unwrap();
     assert_eq!(values(by_hand.forward(x.clone())), values(flow.forward(x)));
 }
+
+#[test]
+fn strict_mode_refuses_the_portable_products() {
+    type Portable = Quantized<burn_flex::Flex, burn_quantized::Portable>;
+    let linear = LinearConfig::new(64, 96).init::<Portable>(&Default::default());
+    let (linear, report) = quantize(linear, &Int8WeightOnly::default()).unwrap();
+    assert_eq!(report.layers[0].kernel.as_deref(), Some("portable"));
+    drop(linear);
+    let linear = LinearConfig::new(64, 96).init::<Portable>(&Default::default());
+    let error = quantize(linear, &Int8WeightOnly::default().strict()).unwrap_err();
+    assert!(error.to_string().contains("portable"), "{error}");
+}
+
+#[test]
+fn calibration_reaches_every_linear_of_stock_modules() {
+    use burn::nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig};
+    use burn::nn::{Lstm, LstmConfig, gru::Gru, gru::GruConfig};
+    #[derive(Module, Debug)]
+    struct Stock<B: Backend> {
+        attention: MultiHeadAttention<B>,
+        lstm: Lstm<B>,
+        gru: Gru<B>,
+    }
+    impl Stock<Flex> {
+        fn forward(&self, x: Tensor<Flex, 3>) -> Vec<f32> {
+            let x = self.attention.forward(MhaInput::self_attn(x)).context;
+            let (x, _) = self.lstm.forward(x, None);
+            values(self.gru.forward(x, None))
+        }
+    }
+    let device = Default::default();
+    let stock = Stock {
+        attention: MultiHeadAttentionConfig::new(64, 4).init(&device),
+        lstm: LstmConfig::new(64, 64, true).init(&device),
+        gru: GruConfig::new(64, 64, true).init(&device),
+    };
+    stock.num_params();
+    let x = Tensor::<Flex, 3>::random([2, 5, 64], burn::tensor::Distribution::Normal(0.0, 1.0), &device);
+    let float = stock.forward(x.clone());
+    let calibration = Calibration::new(Int8StaticActivationInt8Weight::default().asymmetric()).strict();
+    let observed = calibration.observe(stock).unwrap();
+    assert_eq!(observed.forward(x.clone()), float);
+    let (stock, report) = calibration.convert(observed).unwrap();
+    assert_eq!(report.quantized().count(), 4 + 8 + 6, "{report}");
+    let db = sqnr(&float, &stock.forward(x));
+    assert!(db > 20.0, "{db:.1} dB\n{report}");
+}
