@@ -1,7 +1,7 @@
 //! `quantize`: a plan, a check of every weight, then the change, one layer at a time.
 
 use super::config::{Config, Recipe};
-use super::layer::{Layer, Walk};
+use super::layer::{Layer, Walk, keep_ints_and_bools};
 use super::plan::{Plan, Verdict, bytes};
 use super::report::Report;
 use super::weight::{Held, HostWeight, burn_dtype, held, kernel_name, quantized_param};
@@ -11,7 +11,7 @@ use crate::kernels::QuantKernels;
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::Tensor;
 use burn_backend::Backend;
 use burn_backend::tensor::Device;
 use core::fmt;
@@ -147,19 +147,7 @@ where
         }
     }
 
-    fn map_int<const D: usize>(
-        &mut self,
-        param: Param<Tensor<Quantized<B, K>, D, Int>>,
-    ) -> Param<Tensor<Quantized<B, K>, D, Int>> {
-        param
-    }
-
-    fn map_bool<const D: usize>(
-        &mut self,
-        param: Param<Tensor<Quantized<B, K>, D, Bool>>,
-    ) -> Param<Tensor<Quantized<B, K>, D, Bool>> {
-        param
-    }
+    keep_ints_and_bools!();
 }
 
 /// A quantized weight as the tensor of its layer.

@@ -4,7 +4,7 @@ use super::apply::{FlowError, check_finite, place};
 use super::config::{Choice, Config, LayerConfig};
 use super::configs::Int8StaticActivationInt8Weight;
 use super::filter::{Filter, Filtered};
-use super::layer::{Layer, Walk};
+use super::layer::{Layer, Walk, keep_ints_and_bools};
 use super::observer::{LayerObserver, LayerStatistics};
 use super::plan::{Plan, Verdict, bytes};
 use super::report::Report;
@@ -17,7 +17,7 @@ use crate::primitives::ZeroPoints;
 use crate::spec::{ActivationQuantization, ZeroPointDomain};
 use crate::tensor::AffineQuantizedTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Bool, Int, Tensor, TensorPrimitive};
+use burn::tensor::{Tensor, TensorPrimitive};
 use burn_backend::Backend;
 use core::marker::PhantomData;
 use std::collections::{BTreeMap, VecDeque};
@@ -254,19 +254,7 @@ macro_rules! mapper {
                 $body
             }
 
-            fn map_int<const D: usize>(
-                &mut self,
-                param: Param<Tensor<Quantized<B, K>, D, Int>>,
-            ) -> Param<Tensor<Quantized<B, K>, D, Int>> {
-                param
-            }
-
-            fn map_bool<const D: usize>(
-                &mut self,
-                param: Param<Tensor<Quantized<B, K>, D, Bool>>,
-            ) -> Param<Tensor<Quantized<B, K>, D, Bool>> {
-                param
-            }
+            keep_ints_and_bools!();
         }
     };
 }

@@ -1,11 +1,12 @@
 //! A quantized module under `Autodiff`, and back.
 
+use super::layer::keep_ints_and_bools;
 use super::weight::{Held, at_rest, held};
 use crate::backend::{FloatPrimitive, Quantized};
 use crate::kernels::QuantKernels;
 use burn::module::{HasAutodiffModule, Module, ModuleMapper, Param};
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{Bool, Int, Tensor, TensorPrimitive};
+use burn::tensor::{Tensor, TensorPrimitive};
 use burn_backend::Backend;
 use core::marker::PhantomData;
 
@@ -29,24 +30,6 @@ pub fn thaw<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(module: 
     module.map(&mut AtRest(PhantomData::<(B, K)>))
 }
 
-macro_rules! keep_other_params {
-    () => {
-        fn map_int<const D: usize>(
-            &mut self,
-            param: Param<Tensor<Quantized<B, K>, D, Int>>,
-        ) -> Param<Tensor<Quantized<B, K>, D, Int>> {
-            param
-        }
-
-        fn map_bool<const D: usize>(
-            &mut self,
-            param: Param<Tensor<Quantized<B, K>, D, Bool>>,
-        ) -> Param<Tensor<Quantized<B, K>, D, Bool>> {
-            param
-        }
-    };
-}
-
 struct Lazy<P>(PhantomData<P>);
 
 impl<B: Backend, K: QuantKernels<B>> ModuleMapper<Quantized<B, K>> for Lazy<(B, K)> {
@@ -61,7 +44,7 @@ impl<B: Backend, K: QuantKernels<B>> ModuleMapper<Quantized<B, K>> for Lazy<(B, 
             _ => param,
         }
     }
-    keep_other_params!();
+    keep_ints_and_bools!();
 }
 
 struct AtRest<P>(PhantomData<P>);
@@ -76,5 +59,5 @@ impl<B: Backend, K: QuantKernels<B>> ModuleMapper<Quantized<B, K>> for AtRest<(B
             _ => param,
         }
     }
-    keep_other_params!();
+    keep_ints_and_bools!();
 }

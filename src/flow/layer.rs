@@ -70,3 +70,23 @@ impl Walk {
         }
     }
 }
+
+/// The rows of a `ModuleMapper<Quantized<B, K>>` that hands integer and boolean parameters on untouched.
+macro_rules! keep_ints_and_bools {
+    () => {
+        fn map_int<const D: usize>(
+            &mut self,
+            param: Param<Tensor<Quantized<B, K>, D, burn::tensor::Int>>,
+        ) -> Param<Tensor<Quantized<B, K>, D, burn::tensor::Int>> {
+            param
+        }
+
+        fn map_bool<const D: usize>(
+            &mut self,
+            param: Param<Tensor<Quantized<B, K>, D, burn::tensor::Bool>>,
+        ) -> Param<Tensor<Quantized<B, K>, D, burn::tensor::Bool>> {
+            param
+        }
+    };
+}
+pub(crate) use keep_ints_and_bools;
