@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// Bytes of float weights that runs rotate through, so that no cache keeps them.
 const ROTATION_BYTES: usize = 256 << 20;
 
+/// Copies of a small weight.
+const MAX_COPIES: usize = 64;
+
 type Matrix = Tensor<Flex, 2>;
 
 /// A quantization worth a row.
@@ -121,11 +124,18 @@ fn tier(name: &str) -> Tier {
 
 fn shapes(full: bool) -> Vec<(usize, usize, usize)> {
     let mut out: Vec<_> = [1, 32, 256].map(|m| (m, 2048, 2048)).into();
+    out.extend([
+        (1, 256, 10),
+        (256, 256, 10),
+        (1, 1024, 256),
+        (256, 1024, 256),
+        (64, 784, 256),
+        (256, 384, 1536),
+    ]);
     if full {
         for (k, n) in [(4096, 4096), (4096, 11008), (4096, 14336), (2048, 5632)] {
             out.extend([1, 8, 32, 128, 512].map(|m| (m, k, n)));
         }
-        out.extend([(64, 784, 256), (256, 384, 1536)]);
     }
     out
 }
@@ -203,7 +213,7 @@ fn main() {
     );
     let mut rng = StdRng::seed_from_u64(1);
     for (m, k, n) in shapes(options.full) {
-        let copies = ROTATION_BYTES.div_ceil(k * n * 4);
+        let copies = ROTATION_BYTES.div_ceil(k * n * 4).min(MAX_COPIES);
         let device = Default::default();
         let values = random(&mut rng, n * k);
         let x = random(&mut rng, m * k);

@@ -1,13 +1,13 @@
 //! From rows of floats to 8-bit codes in the order that the integer products read.
 
 use super::isa::{Block, Isa};
-use super::layout::Groups;
+use super::layout::{Groups, QUADS};
 use super::round::round;
 use crate::dtype::FloatDtype;
 use crate::spec::{ActivationQuantization, ActivationScale, MappingType};
 use rayon::prelude::*;
 
-/// Elements above which rows are quantized by several threads.
+/// Elements above which several threads read the rows.
 pub const PARALLEL_ELEMENTS: usize = 1 << 17;
 
 /// Quantized rows, in blocks of rows that a product takes at once.
@@ -246,6 +246,18 @@ fn range_of<I: Isa>(isa: I, x: &[f32]) -> Range {
     range
 }
 
+/// `b` where it is smaller, else `a`: one instruction, where `f32::min` also looks for NaN.
+#[inline(always)]
+fn smaller(a: f32, b: f32) -> f32 {
+    if b < a { b } else { a }
+}
+
+/// `b` where it is larger, else `a`.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
 /// Smallest and largest value (zero included) and whether any is not finite.
 #[inline(always)]
 pub fn scan(x: &[f32]) -> Range {
@@ -254,21 +266,29 @@ pub fn scan(x: &[f32]) -> Range {
     let (chunks, tail) = x.as_chunks::<LANES>();
     for chunk in chunks {
         for i in 0..LANES {
-            let value = chunk[i];
-            min[i] = if value < min[i] { value } else { min[i] };
-            max[i] = if value > max[i] { value } else { max[i] };
-            magnitude[i] = magnitude[i].max(value.to_bits() & 0x7fff_ffff);
+            min[i] = smaller(min[i], chunk[i]);
+            max[i] = larger(max[i], chunk[i]);
+            magnitude[i] = magnitude[i].max(chunk[i].to_bits() & 0x7fff_ffff);
         }
     }
     for (i, value) in tail.iter().enumerate() {
-        min[i] = if *value < min[i] { *value } else { min[i] };
-        max[i] = if *value > max[i] { *value } else { max[i] };
+        min[i] = smaller(min[i], *value);
+        max[i] = larger(max[i], *value);
         magnitude[i] = magnitude[i].max(value.to_bits() & 0x7fff_ffff);
     }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            min[i] = smaller(min[i], min[i + width]);
+            max[i] = larger(max[i], max[i + width]);
+            magnitude[i] = magnitude[i].max(magnitude[i + width]);
+        }
+        width /= 2;
+    }
     Range {
-        min: min.into_iter().fold(0.0, f32::min),
-        max: max.into_iter().fold(0.0, f32::max),
-        bad: magnitude.into_iter().fold(0, u32::max) >= 0x7f80_0000,
+        min: min[0],
+        max: max[0],
+        bad: magnitude[0] >= 0x7f80_0000,
     }
 }
 
@@ -287,9 +307,9 @@ struct QuantizeRows<'a, Q> {
 impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
     #[inline(always)]
     fn run(self, _: I) {
-        let groups = self.groups;
+        let (groups, count) = (self.groups, self.count);
         let mut codes = vec![0i8; groups.k];
-        for r in 0..self.count {
+        for r in 0..count {
             let x = &self.x[r * groups.k..(r + 1) * groups.k];
             let range = scan(x);
             let (scale, zero) = match self.shared {
@@ -310,15 +330,16 @@ impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
             for group in 0..groups.count {
                 let codes = &codes[groups.elements(group)];
                 self.sums[r * groups.count + group] = codes.iter().map(|code| *code as i32).sum();
-                let first = groups.tiles(group).start * 8;
+                let first = groups.tiles(group).start * QUADS * count;
+                let mut quads = self.quads[first..].chunks_exact_mut(count);
                 let (whole, tail) = codes.as_chunks::<4>();
-                for (q, quad) in whole.iter().enumerate() {
-                    self.quads[(first + q) * self.count + r] = I::quad(*quad);
+                for (quad, out) in whole.iter().zip(&mut quads) {
+                    out[r] = I::quad(*quad);
                 }
-                if !tail.is_empty() {
+                if let (false, Some(out)) = (tail.is_empty(), quads.next()) {
                     let mut quad = [0; 4];
                     quad[..tail.len()].copy_from_slice(tail);
-                    self.quads[(first + whole.len()) * self.count + r] = I::quad(quad);
+                    out[r] = I::quad(quad);
                 }
             }
         }
@@ -332,7 +353,7 @@ fn encode(rule: &Rule, x: &[f32], scale: f32, zero: i32, out: &mut [i8]) {
     let inverse = rule.scale_dtype.round(1.0 / scale);
     let product = rule.dtype.promote(rule.scale_dtype);
     let (zero, lo, hi) = (zero as f32, rule.lo as f32, rule.hi as f32);
-    let code = |steps: f32| (steps.round_ties_even() + zero).max(lo).min(hi);
+    let code = |steps: f32| smaller(larger(lo, steps.round_ties_even() + zero), hi);
     match product {
         _ if inverse.is_infinite() => {
             encode_with(x, out, rule.offset, |x| {

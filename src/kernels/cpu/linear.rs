@@ -3,18 +3,19 @@
 //! Threads share columns; a thread takes 4 panels at a time, some rows at a time, and walks K in chunks whose codes fit a near cache.
 //! Every output is one chain of sums in K order, so a row depends neither on the number of threads nor on the other rows.
 
-use super::activation::{Activations, PARALLEL_ELEMENTS, Row, offset, quantize, scan};
+use super::activation::{Activations, offset, quantize};
 use super::blocks::{Dot, FloatDot, FloatMode, GroupDot, GroupZeros, Panels, Tile};
+use super::finish::{FinishDot, FinishFloat};
+use super::float::pack_floats;
 use super::isa::{Block, Isa, Program};
-use super::layout::{CHANNELS, Groups, Lanes, Line, QUADS, TILE, unpack};
-use super::round::{round, round_all};
+use super::layout::{CHANNELS, Lanes, Line, QUADS, TILE, unpack};
 use super::weight::{CpuWeight, Zeros};
 use crate::dtype::FloatDtype;
 use core::ops::Range;
 use rayon::prelude::*;
 
 /// Panels that a thread takes at a time.
-const PANELS: usize = 4;
+pub(super) const PANELS: usize = 4;
 /// Rows whose accumulators a thread keeps.
 const ROWS: usize = 128;
 /// Nanoseconds of one thread's work below which waking another costs more than it saves.
@@ -91,7 +92,8 @@ fn estimated_ns(w: &CpuWeight, rows: usize, wide: bool) -> usize {
 }
 
 /// Activations, ready for the inner blocks, with the blocks of rows (first, count).
-enum Operand<Q> {
+pub(super) enum Operand<Q> {
+    /// 8-bit codes.
     Codes(Activations<Q>, Vec<(usize, usize)>),
     /// `[block][padded K][rows of the block]`, and which rows hold a NaN or an infinity.
     Floats(Vec<f32>, Vec<bool>, Vec<(usize, usize)>),
@@ -185,13 +187,14 @@ fn pieces<'a>(w: &CpuWeight, rows: usize, threads: usize, y: &'a mut [f32]) -> V
     out
 }
 
-struct Product<'a, I: Isa> {
-    isa: I,
-    w: &'a CpuWeight,
-    operand: &'a Operand<I::Quad>,
+/// One call: a weight, activations and where K is cut.
+pub(super) struct Product<'a, I: Isa> {
+    pub isa: I,
+    pub w: &'a CpuWeight,
+    pub operand: &'a Operand<I::Quad>,
     chunks: &'a [Chunk],
-    dtype: FloatDtype,
-    bias: Option<&'a [f32]>,
+    pub dtype: FloatDtype,
+    pub bias: Option<&'a [f32]>,
 }
 
 /// Calls `$call!(MR, NR, panel)` over `$panels` panels for the block of `$rows` rows.
@@ -469,7 +472,8 @@ impl<I: Isa> Product<'_, I> {
         }
     }
 
-    fn float_mode(&self) -> FloatMode {
+    /// How codes become floats.
+    pub fn float_mode(&self) -> FloatMode {
         match (&self.w.zero, self.w.groups.count) {
             (Zeros::Float { .. }, _) => FloatMode::FloatZero,
             (_, 1) => FloatMode::Plain,
@@ -488,231 +492,5 @@ impl<I: Isa> Block<I> for Unpack<'_> {
     #[inline(always)]
     fn run(self, _: I) {
         unpack(self.bits, self.packed, self.out);
-    }
-}
-
-/// Where a panel of a row goes: its first column in the piece.
-#[inline(always)]
-fn store(out: &mut [f32], column: usize, lanes: [f32; CHANNELS]) {
-    match out[column..].first_chunk_mut::<CHANNELS>() {
-        Some(out) => *out = lanes,
-        None => {
-            let out = &mut out[column..];
-            let columns = out.len();
-            out.copy_from_slice(&lanes[..columns]);
-        }
-    }
-}
-
-/// The bias of a panel, 0 in its padding.
-#[inline(always)]
-fn bias_of(bias: &[f32], panel: usize) -> [f32; CHANNELS] {
-    let bias = &bias[panel * CHANNELS..];
-    match bias.first_chunk::<CHANNELS>() {
-        Some(bias) => *bias,
-        None => {
-            let mut out = [0.0; CHANNELS];
-            out[..bias.len()].copy_from_slice(bias);
-            out
-        }
-    }
-}
-
-/// From integers to outputs where the weight's scale is constant along K: A and U of [`reference`](crate::tensor::reference_linear).
-struct FinishDot<'a, 'o, I: Isa> {
-    product: &'a Product<'a, I>,
-    x: &'a Activations<I::Quad>,
-    panels: Range<usize>,
-    first: usize,
-    rows: Range<usize>,
-    acc: &'a [Lanes<i32>],
-    out: &'a mut [&'o mut [f32]],
-}
-
-impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
-    #[inline(always)]
-    fn run(self, _: I) {
-        let (w, dtype) = (self.product.w, self.product.dtype);
-        let offset = offset(&w.activation);
-        let unsigned = offset != 0;
-        for (j, panel) in self.panels.clone().enumerate() {
-            let mut zero = [0; CHANNELS];
-            for (c, zero) in zero.iter_mut().enumerate() {
-                *zero = w.zero.code(panel, c) as i32 - I::WEIGHT_SHIFT;
-            }
-            let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
-            let sums = w.sums.get(panel).map(|sums| sums.0);
-            for row in self.rows.clone() {
-                let Row {
-                    scale,
-                    zero: x_zero,
-                    bad,
-                } = self.x.rows[row];
-                let x_sum = self.x.sums[row];
-                let mut acc = self.acc[(row - self.rows.start) * PANELS + j].0;
-                for c in 0..CHANNELS {
-                    acc[c] = acc[c].wrapping_sub(zero[c].wrapping_mul(x_sum));
-                }
-                let mut t = [0.0; CHANNELS];
-                if let (Some(sums), true) = (&sums, unsigned) {
-                    for c in 0..CHANNELS {
-                        acc[c] = acc[c].wrapping_sub((x_zero - offset).wrapping_mul(sums[c]));
-                    }
-                }
-                for c in 0..CHANNELS {
-                    t[c] = acc[c] as f32 * scale;
-                }
-                round_all(dtype, &mut t);
-                if let (Some(sums), false) = (&sums, unsigned) {
-                    let mut correction = [0.0; CHANNELS];
-                    for c in 0..CHANNELS {
-                        correction[c] = x_zero as f32 * scale * sums[c] as f32;
-                    }
-                    round_all(dtype, &mut correction);
-                    for c in 0..CHANNELS {
-                        t[c] -= correction[c];
-                    }
-                    round_all(dtype, &mut t);
-                    for c in 0..CHANNELS {
-                        t[c] = if acc[c] == x_zero.wrapping_mul(sums[c]) {
-                            0.0
-                        } else {
-                            t[c]
-                        };
-                    }
-                }
-                for c in 0..CHANNELS {
-                    t[c] = t[c] * w.scale[panel].0[c] + bias[c];
-                }
-                round_all(dtype, &mut t);
-                store(
-                    self.out[row],
-                    (panel - self.first) * CHANNELS,
-                    if bad { [f32::NAN; CHANNELS] } else { t },
-                );
-            }
-        }
-    }
-}
-
-/// From float sums to outputs: B to E of [`reference`](crate::tensor::reference_linear).
-struct FinishFloat<'a, 'o, I: Isa> {
-    product: &'a Product<'a, I>,
-    panels: Range<usize>,
-    first: usize,
-    rows: Range<usize>,
-    acc: &'a [Lanes<f32>],
-    out: &'a mut [&'o mut [f32]],
-}
-
-impl<I: Isa> Block<I> for FinishFloat<'_, '_, I> {
-    #[inline(always)]
-    fn run(self, _: I) {
-        let (w, dtype) = (self.product.w, self.product.dtype);
-        let plain = self.product.float_mode() == FloatMode::Plain;
-        for (j, panel) in self.panels.clone().enumerate() {
-            let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
-            let mut scale = [1.0; CHANNELS];
-            if plain {
-                for (scale, of_channel) in scale.iter_mut().zip(w.scale[panel].0) {
-                    *scale = round(dtype, of_channel);
-                }
-            }
-            for row in self.rows.clone() {
-                let mut y = self.acc[(row - self.rows.start) * PANELS + j].0;
-                let bad = match self.product.operand {
-                    Operand::Codes(x, _) => {
-                        for y in &mut y {
-                            *y *= x.rows[row].scale;
-                        }
-                        x.rows[row].bad
-                    }
-                    Operand::Floats(_, bad, _) => {
-                        if plain {
-                            round_all(dtype, &mut y);
-                            for c in 0..CHANNELS {
-                                y[c] *= scale[c];
-                            }
-                            round_all(dtype, &mut y);
-                        }
-                        bad[row]
-                    }
-                };
-                for c in 0..CHANNELS {
-                    y[c] += bias[c];
-                }
-                round_all(dtype, &mut y);
-                store(
-                    self.out[row],
-                    (panel - self.first) * CHANNELS,
-                    if bad { [f32::NAN; CHANNELS] } else { y },
-                );
-            }
-        }
-    }
-}
-
-/// Float activations as `[block][padded K][rows of the block]`; a row that holds a NaN or an infinity is marked and becomes 0.
-fn pack_floats<I: Isa>(isa: I, x: &[f32], groups: &Groups, blocks: &[(usize, usize)]) -> (Vec<f32>, Vec<bool>) {
-    let rows: usize = blocks.iter().map(|block| block.1).sum();
-    let padded = groups.padded_k();
-    let mut out = vec![0.0; rows * padded];
-    let mut bad = vec![false; rows];
-    let mut parts = Vec::with_capacity(blocks.len());
-    let (mut out_rest, mut bad_rest) = (&mut out[..], &mut bad[..]);
-    for (first, count) in blocks {
-        let (block, bad);
-        (block, out_rest) = out_rest.split_at_mut(count * padded);
-        (bad, bad_rest) = bad_rest.split_at_mut(*count);
-        parts.push(PackFloats {
-            x: &x[first * groups.k..(first + count) * groups.k],
-            groups,
-            out: block,
-            bad,
-        });
-    }
-    if rows * padded < PARALLEL_ELEMENTS {
-        parts.into_iter().for_each(|part| isa.enter(part));
-    } else {
-        parts.into_par_iter().for_each(|part| isa.enter(part));
-    }
-    (out, bad)
-}
-
-struct PackFloats<'a> {
-    x: &'a [f32],
-    groups: &'a Groups,
-    out: &'a mut [f32],
-    bad: &'a mut [bool],
-}
-
-impl<I: Isa> Block<I> for PackFloats<'_> {
-    #[inline(always)]
-    fn run(self, _: I) {
-        let (k, count) = (self.groups.k, self.bad.len());
-        for (row, bad) in self.x.chunks_exact(k).zip(self.bad.iter_mut()) {
-            *bad = scan(row).bad;
-        }
-        for group in 0..self.groups.count {
-            let elements = self.groups.elements(group);
-            let from = self.groups.tiles(group).start * TILE;
-            let out = &mut self.out[from * count..][..elements.len() * count];
-            if count == 1 {
-                out.copy_from_slice(&self.x[elements]);
-                continue;
-            }
-            for (k_at, out) in elements.zip(out.chunks_exact_mut(count)) {
-                for (r, out) in out.iter_mut().enumerate() {
-                    *out = self.x[r * k + k_at];
-                }
-            }
-        }
-        for r in (0..count).filter(|r| self.bad[*r]) {
-            self.out
-                .iter_mut()
-                .skip(r)
-                .step_by(count)
-                .for_each(|value| *value = 0.0);
-        }
     }
 }

@@ -8,6 +8,8 @@ mod avx2;
 #[allow(unsafe_code)]
 mod avx512;
 mod blocks;
+mod finish;
+mod float;
 mod isa;
 mod layout;
 mod linear;

@@ -65,7 +65,7 @@ where
         let y = linear(whole.clone(), &packed, Some(bias.clone()));
         assert_eq!((y.dims(), y.dtype()), ([2, 3, N], *dtype));
         same(&values(y), &want, "rank 3");
-        let y = linear(x.clone().slice([K..2 * K]), &packed, Some(bias.clone()));
+        let y = linear(x.clone().narrow(0, K, K), &packed, Some(bias.clone()));
         assert_eq!(y.dims(), [N]);
         same(&values(y), &want[N..2 * N], "rank 1, a slice");
         // The same values through a view whose last dim is not contiguous.

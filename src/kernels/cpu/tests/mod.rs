@@ -2,7 +2,7 @@
 
 pub(crate) mod glue;
 
-use super::{CpuWeight, Preference, Tier};
+use super::{CpuWeight, Preference, TIER_VARIABLE, Tier};
 use crate::dtype::{FloatDtype, IntDtype};
 use crate::primitives::ZeroPoints;
 use crate::spec::{ActivationQuantization, ActivationScale, BlockGrid, MappingType};
@@ -411,4 +411,63 @@ fn refusals_say_why() {
     assert!(refuse(w, int8).contains("float activations"));
     let w = weight(&mut rng, 1, 65_537, [1, 65_537], IntDtype::INT8, Zero::None);
     assert!(refuse(w, int8).contains("65536"));
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_threads() {
+    let mut rng = StdRng::seed_from_u64(12);
+    let (n, k, rows) = (300, 512, 129);
+    for (how, zero) in [
+        (ActivationQuantization::None, Zero::Float),
+        (ActivationQuantization::int8_dynamic_asymmetric(), Zero::Blocks),
+    ] {
+        let packed = pack(&weight(&mut rng, n, k, [1, 32], IntDtype::UINT5, zero), how);
+        let x = floats(&mut rng, rows * k, FloatDtype::F32);
+        for tier in tiers() {
+            let run = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut y = vec![0.0; rows * n];
+                pool.install(|| packed.linear_on(tier, &x, rows, FloatDtype::F32, None, &mut y));
+                y
+            };
+            let one = run(1);
+            for threads in [2, 3, 8] {
+                same(&run(threads), &one, &format!("{tier} {how:?} on {threads} threads"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tier_is_forced_by_the_environment() {
+    let mut rng = StdRng::seed_from_u64(13);
+    if let Ok(name) = std::env::var(TIER_VARIABLE) {
+        let w = weight(&mut rng, 16, 32, [1, 32], IntDtype::INT8, Zero::None);
+        assert_eq!(
+            CpuWeight::pack(w, ActivationQuantization::None).unwrap().tier().name(),
+            name
+        );
+        return;
+    }
+    let forced = |name: &str| {
+        let this = "kernels::cpu::tests::a_tier_is_forced_by_the_environment";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child
+            .args(["--exact", this, "--nocapture"])
+            .env(TIER_VARIABLE, name)
+            .output()
+            .unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    for tier in tiers() {
+        assert!(forced(tier.name()).0, "{tier}");
+    }
+    let (passed, message) = forced("sse9");
+    assert!(
+        !passed && message.contains("`sse9`") && message.contains("scalar"),
+        "{message}"
+    );
 }
