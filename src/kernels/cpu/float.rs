@@ -2,7 +2,7 @@
 
 use super::activation::{PARALLEL_ELEMENTS, scan};
 use super::isa::{Block, Isa};
-use super::layout::{CHANNELS, Groups, TILE};
+use super::layout::{Groups, TILE};
 use rayon::prelude::*;
 
 /// Float activations as `[block][padded K][rows of the block]`; a row that holds a NaN or an infinity is marked and becomes 0.
@@ -54,19 +54,19 @@ impl<I: Isa> Block<I> for PackFloats<'_> {
                 out.copy_from_slice(&self.x[elements]);
                 continue;
             }
-            for (r, row) in self.x.chunks_exact(k).enumerate() {
-                let row = &row[elements.clone()];
-                let (chunks, tail) = row.as_chunks::<CHANNELS>();
-                let mut out = out.chunks_exact_mut(count * CHANNELS);
-                for (chunk, out) in chunks.iter().zip(&mut out) {
-                    let out = &mut out[r..r + (CHANNELS - 1) * count + 1];
-                    for i in 0..CHANNELS {
-                        out[i * count] = chunk[i];
-                    }
+            let mut rows = self.x.chunks_exact(k).map(|row| &row[elements.clone()]);
+            let mut r = 0;
+            while count - r >= 4 {
+                let mut four: [&[f32]; 4] = [&[]; 4];
+                four.iter_mut().zip(&mut rows).for_each(|(to, row)| *to = row);
+                transpose_four(four, &mut out[r..], count);
+                r += 4;
+            }
+            for row in rows {
+                for (value, out) in row.iter().zip(out[r..].iter_mut().step_by(count)) {
+                    *out = *value;
                 }
-                for (value, out) in tail.iter().zip(out.into_remainder().chunks_exact_mut(count)) {
-                    out[r] = *value;
-                }
+                r += 1;
             }
         }
         for r in (0..count).filter(|r| self.bad[*r]) {
@@ -76,5 +76,27 @@ impl<I: Isa> Block<I> for PackFloats<'_> {
                 .step_by(count)
                 .for_each(|value| *value = 0.0);
         }
+    }
+}
+
+/// Four rows become four neighbours every `stride` values: vector shuffles, four k at a time.
+#[inline(always)]
+fn transpose_four([a, b, c, d]: [&[f32]; 4], out: &mut [f32], stride: usize) {
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let ((c, c_tail), (d, d_tail)) = (c.as_chunks::<4>(), d.as_chunks::<4>());
+    let mut at = 0;
+    for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+        let out = &mut out[at..at + 3 * stride + 4];
+        let (low, high) = ([a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]]);
+        let (low2, high2) = ([c[0], d[0], c[1], d[1]], [c[2], d[2], c[3], d[3]]);
+        out[..4].copy_from_slice(&[low[0], low[1], low2[0], low2[1]]);
+        out[stride..stride + 4].copy_from_slice(&[low[2], low[3], low2[2], low2[3]]);
+        out[2 * stride..2 * stride + 4].copy_from_slice(&[high[0], high[1], high2[0], high2[1]]);
+        out[3 * stride..3 * stride + 4].copy_from_slice(&[high[2], high[3], high2[2], high2[3]]);
+        at += 4 * stride;
+    }
+    for (((a, b), c), d) in a_tail.iter().zip(b_tail).zip(c_tail).zip(d_tail) {
+        out[at..at + 4].copy_from_slice(&[*a, *b, *c, *d]);
+        at += stride;
     }
 }
