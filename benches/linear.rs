@@ -278,7 +278,7 @@ fn row(options: &Options, config: &Config, weight: &AffineQuantizedTensor, tier:
         "{:<22} {:>5} {:<24} {m:>4} {k:>5} {n:>5} {:>10.3} {:>10.3} {:>9.1} {:>9.2} {:>9.2} {:>9.2}",
         config.name,
         config.group.map_or("-".into(), |group| group.to_string()),
-        packed[0].kernel_name(m),
+        packed[0].kernel_name(),
         seconds * 1e3,
         float_seconds * 1e3,
         2.0 * (m * n * k) as f64 / seconds / 1e9,

@@ -556,3 +556,24 @@ fn calibration_reaches_every_linear_of_stock_modules() {
     let db = sqnr(&float, &stock.forward(x));
     assert!(db > 20.0, "{db:.1} dB\n{report}");
 }
+
+#[test]
+fn a_plan_of_half_precision_weights_counts_their_scales() {
+    use burn::tensor::{DType, FloatDType};
+    for dtype in [FloatDType::F16, FloatDType::BF16] {
+        let mut linear = LinearConfig::new(64, 96)
+            .with_bias(false)
+            .init::<Flex>(&Default::default());
+        linear.weight = linear.weight.map(|weight| weight.cast(dtype));
+        for config in [&Int4WeightOnly::new(32) as &dyn Config, &Int8WeightOnly::default()] {
+            let planned = plan(&linear, config).unwrap();
+            let (quantized, report) = quantize(linear.clone(), config).unwrap();
+            assert_eq!(
+                planned.layers[0].bytes_after, report.layers[0].bytes_after,
+                "{dtype:?}\n{report}"
+            );
+            let x = Tensor::<Flex, 2>::ones([2, 64], &Default::default()).cast(dtype);
+            assert_eq!(quantized.forward(x).dtype(), DType::from(dtype));
+        }
+    }
+}

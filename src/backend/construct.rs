@@ -1,8 +1,9 @@
 //! Building a quantized tensor from a weight.
 
-use super::record::{carrier_or_default, float_dtype, payload};
+use super::record::{carrier_or_default, payload};
 use super::{Body, Label, Observed, Packed, QTensor, Storage};
 use crate::kernels::QuantKernels;
+use crate::kernels::dtypes::float_dtype;
 use crate::kernels::portable::PortableWeight;
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
@@ -39,7 +40,7 @@ impl<B: Backend, K: QuantKernels<B>> QTensor<B, K> {
             path,
             container,
             transposed,
-            dtype: float_dtype(dtype),
+            dtype: float_dtype(dtype.into()),
         };
         let (scheme, _) = carrier_or_default(&shape, payload.encoded_len());
         let Payload {

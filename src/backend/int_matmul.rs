@@ -1,9 +1,9 @@
 //! int8 × int8 → int32 products of tensors, for users who write their own quantized layers.
 
-use crate::backend::record::float_dtype;
 use crate::error::{QuantError, Result};
+use crate::kernels::dtypes::float_dtype;
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 /// The largest K whose sum of products of −128..=127 fits an i32 whatever the codes: `131071 · 2^14 < 2^31`.
@@ -58,7 +58,7 @@ pub fn int_scaled_matmul<B: Backend>(
         });
     }
     let rounding = match dtype {
-        DType::F32 | DType::F16 | DType::BF16 => float_dtype(FloatDType::from(dtype)),
+        DType::F32 | DType::F16 | DType::BF16 => float_dtype(dtype),
         other => {
             return Err(QuantError::InvalidSpec(format!(
                 "int_scaled_matmul: scales are f32, f16 or bf16, not {other:?}"

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Where a packed weight came from: printed in errors and reports, kept in records.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Label {
-    /// Path of the module field, such as `encoder.layers.0.mha.query.weight`; empty for a weight made by hand.
+    /// Path of the layer, such as `encoder.layers.0.mha.query`; empty for a weight made by hand.
     pub path: String,
     /// Container type as Burn names it, such as `Struct:Linear`; empty for a weight made by hand.
     pub container: String,

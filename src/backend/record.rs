@@ -2,20 +2,25 @@
 
 use super::carrier::carrier;
 use super::{Label, QTensor};
-use crate::dtype::FloatDtype;
 use crate::error::{QuantError, Result};
 use crate::kernels::QuantKernels;
+use crate::kernels::dtypes::{burn_dtype, float_dtype};
 use crate::tensor::payload::Payload;
 use burn_backend::tensor::Device;
 use burn_backend::{Backend, TensorData};
 use burn_std::quantization::QuantScheme;
-use burn_std::{DType, FloatDType, Shape};
+use burn_std::{DType, Shape};
 
 /// The scheme that Burn sees for a payload of `length` bytes in a tensor of `shape`, and the padded length.
 ///
 /// A tensor too small for any carrier gets the default scheme and no padding: recorders keep it, burnpack refuses it with an error of its own.
 pub(crate) fn carrier_or_default(shape: &Shape, length: usize) -> (QuantScheme, usize) {
     carrier(shape, length).unwrap_or((QuantScheme::default(), length))
+}
+
+/// Whether a payload of `length` bytes fits a record of a tensor of `shape` in every format.
+pub(crate) fn fits(shape: &Shape, length: usize) -> bool {
+    carrier(shape, length).is_some()
 }
 
 /// The payload of a packed weight; `None` for an observed or dense body.
@@ -27,7 +32,7 @@ pub(crate) fn payload<B: Backend, K: QuantKernels<B>>(tensor: &QTensor<B, K>) ->
         path: packed.label.path.clone(),
         container: packed.label.container.clone(),
         transposed: tensor.transposed,
-        dtype: float_dtype(tensor.dtype),
+        dtype: float_dtype(tensor.dtype.into()),
     })
 }
 
@@ -69,7 +74,7 @@ pub(crate) fn from_data<B: Backend, K: QuantKernels<B>>(
             path: payload.path,
             container: payload.container,
         };
-        let dtype = float_dtype_of_burn(payload.dtype);
+        let dtype = burn_dtype(payload.dtype);
         let mut tensor = QTensor::from_weight(
             payload.weight,
             payload.activation,
@@ -84,21 +89,4 @@ pub(crate) fn from_data<B: Backend, K: QuantKernels<B>>(
         }
         Ok(tensor)
     })
-}
-
-/// Burn's name of a float dtype; the crate computes f64 and flex32 as f32.
-pub(crate) fn float_dtype(dtype: FloatDType) -> FloatDtype {
-    match dtype {
-        FloatDType::F16 => FloatDtype::F16,
-        FloatDType::BF16 => FloatDtype::BF16,
-        _ => FloatDtype::F32,
-    }
-}
-
-pub(crate) fn float_dtype_of_burn(dtype: FloatDtype) -> FloatDType {
-    match dtype {
-        FloatDtype::F32 => FloatDType::F32,
-        FloatDtype::F16 => FloatDType::F16,
-        FloatDtype::BF16 => FloatDType::BF16,
-    }
 }

@@ -4,8 +4,8 @@
 //! moves codes (a quantized tensor) or makes floats (a float).
 
 use super::{Body, FloatPrimitive, Observed, Packed, QTensor, Storage, materialized};
-use crate::backend::record::float_dtype;
 use crate::kernels::QuantKernels;
+use crate::kernels::dtypes::float_dtype;
 use crate::kernels::portable::PortableWeight;
 use crate::tensor::AffineQuantizedTensor;
 use burn_backend::tensor::{Device, FloatTensor};
@@ -161,7 +161,7 @@ impl<B: Backend, K: QuantKernels<B>> QTensor<B, K> {
                 let weight = packed.unpack::<B, K>();
                 let elements = weight.shape().iter().product();
                 materialized::add(op, elements);
-                let values = weight.dequantize(float_dtype(self.dtype));
+                let values = weight.dequantize(float_dtype(self.dtype.into()));
                 let data = TensorData::new(values, weight.shape().to_vec()).convert_dtype(self.dtype.into());
                 B::float_from_data(data, &self.device)
             }

@@ -1,19 +1,20 @@
 //! `quantize`: a plan, a check of every weight, then the change, one layer at a time.
 
-use super::config::{Config, Recipe};
+use super::config::Config;
 use super::layer::{Layer, Walk, keep_ints_and_bools};
-use super::plan::{Plan, Verdict, bytes};
-use super::report::Report;
-use super::weight::{Held, HostWeight, burn_dtype, held, kernel_name, quantized_param};
+use super::plan::{Plan, Verdict};
+use super::report::{LayerReport, Report};
+use super::weight::{Held, HostWeight, finite_values, held, kernel_name, quantized_param};
 use crate::backend::{QTensor, Quantized};
 use crate::error::{QuantError, Result};
 use crate::kernels::QuantKernels;
+use crate::kernels::dtypes::burn_dtype;
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn_backend::Backend;
-use burn_backend::tensor::Device;
+use burn_backend::tensor::{Device, FloatTensor};
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -79,9 +80,6 @@ pub fn quantize<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>, C: C
         walk: Walk::default(),
         plan,
         at: 0,
-        quantizer: |weight: &HostWeight, recipe: &Recipe| {
-            AffineQuantizedTensor::quantize(&weight.values, weight.dtype, &weight.shape, &recipe.weight)
-        },
         backend: PhantomData::<(B, K)>,
     };
     let module = module.map(&mut mapper);
@@ -89,18 +87,14 @@ pub fn quantize<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>, C: C
 }
 
 /// Changes the float weights of a plan, in the order in which the plan met them.
-struct Apply<Q, P> {
+struct Apply<P> {
     walk: Walk,
     plan: Plan,
     at: usize,
-    quantizer: Q,
     backend: PhantomData<P>,
 }
 
-impl<Q, B: Backend, K: QuantKernels<B>> ModuleMapper<Quantized<B, K>> for Apply<Q, (B, K)>
-where
-    Q: Fn(&HostWeight, &Recipe) -> Result<AffineQuantizedTensor>,
-{
+impl<B: Backend, K: QuantKernels<B>> ModuleMapper<Quantized<B, K>> for Apply<(B, K)> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.walk.enter(name, container);
     }
@@ -126,28 +120,45 @@ where
         let Held::Float(tensor) = held(tensor) else {
             return param;
         };
-        let device = B::float_device(&tensor);
         let row = &mut self.plan.report.layers[at];
-        let quantized = HostWeight::read::<B>(tensor, &layer).and_then(|weight| {
-            let quantized = (self.quantizer)(&weight, recipe)?;
-            row.sqnr_db = Some(weight.sqnr_db(&quantized.dequantize(weight.dtype)));
-            Ok(place::<B, K>(quantized, recipe.activation, &layer, device, &weight))
+        let quantized = quantize_layer::<B, K>(tensor, &layer, recipe.activation, row, |weight| {
+            AffineQuantizedTensor::quantize(&weight.values, weight.dtype, &weight.shape, &recipe.weight)
         });
         match quantized {
-            Ok(tensor) => {
-                row.kernel = kernel_name(&tensor);
-                row.bytes_after = bytes(&tensor);
-                quantized_param(param, tensor)
-            }
-            Err(error) => {
-                // The plan and the check before it leave only a device that fails between two reads.
-                (row.kernel, row.bytes_after, row.skipped) = (None, row.bytes_before, Some(error.to_string()));
-                param
-            }
+            Some(tensor) => quantized_param(param, tensor),
+            None => param,
         }
     }
 
     keep_ints_and_bools!();
+}
+
+/// Quantizes the weight of a layer and fills in its row of the report.
+///
+/// `None` leaves the layer as it is, with the reason in the row. After a plan and [`check_finite`], only a device that fails between two reads
+/// is left as one.
+pub(crate) fn quantize_layer<B: Backend, K: QuantKernels<B>>(
+    tensor: FloatTensor<B>,
+    layer: &Layer,
+    activation: ActivationQuantization,
+    row: &mut LayerReport,
+    quantize: impl FnOnce(&HostWeight) -> Result<AffineQuantizedTensor>,
+) -> Option<QTensor<B, K>> {
+    let device = B::float_device(&tensor);
+    let quantized = HostWeight::read::<B>(tensor, layer).and_then(|weight| Ok((quantize(&weight)?, weight)));
+    match quantized {
+        Ok((quantized, weight)) => {
+            row.sqnr_db = Some(weight.sqnr_db(&quantized.dequantize(weight.dtype)));
+            row.bytes_after = quantized.bytes();
+            let tensor = place(quantized, activation, layer, device, &weight);
+            (row.kernel, row.skipped) = (kernel_name(&tensor), None);
+            Some(tensor)
+        }
+        Err(error) => {
+            (row.kernel, row.bytes_after, row.skipped) = (None, row.bytes_before, Some(error.to_string()));
+            None
+        }
+    }
 }
 
 /// A quantized weight as the tensor of its layer.
@@ -158,11 +169,7 @@ pub(crate) fn place<B: Backend, K: QuantKernels<B>>(
     device: Device<B>,
     weight: &HostWeight,
 ) -> QTensor<B, K> {
-    let activation = if layer.is_embedding() {
-        ActivationQuantization::None
-    } else {
-        activation
-    };
+    let activation = layer.activation(activation);
     QTensor::from_weight(
         quantized,
         activation,
@@ -218,7 +225,7 @@ impl<B: Backend, K: QuantKernels<B>> ModuleVisitor<Quantized<B, K>> for Check<'_
         let tensor = param.val();
         let layer = self.walk.layer(&tensor.dims());
         if let Held::Float(tensor) = held(tensor) {
-            self.result = HostWeight::read::<B>(tensor, &layer).map(|_| ());
+            self.result = finite_values::<B>(tensor, &layer).map(|_| ());
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The by-hand path: a quantized weight that a user puts into a `Param` themselves.
 
 use super::layer::Layer;
-use super::weight::{Held, HostWeight, burn_dtype, held};
+use super::weight::{Held, HostWeight, held};
 use crate::backend::{QTensor, Quantized};
 use crate::error::{QuantError, Result};
 use crate::kernels::QuantKernels;
+use crate::kernels::dtypes::burn_dtype;
 use crate::spec::{ActivationQuantization, AffineSpec};
 use crate::tensor::AffineQuantizedTensor;
 use burn::tensor::{Tensor, TensorPrimitive};

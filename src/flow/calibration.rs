@@ -1,14 +1,14 @@
 //! Static quantization: insert observers, calibrate, convert.
 
-use super::apply::{FlowError, check_finite, place};
+use super::apply::{FlowError, check_finite, quantize_layer};
 use super::config::{Choice, Config, LayerConfig};
 use super::configs::Int8StaticActivationInt8Weight;
 use super::filter::{Filter, Filtered};
 use super::layer::{Layer, Walk, keep_ints_and_bools};
 use super::observer::{LayerObserver, LayerStatistics};
-use super::plan::{Plan, Verdict, bytes};
+use super::plan::{Plan, Verdict};
 use super::report::Report;
-use super::weight::{Held, HostWeight, held, kernel_name, quantized_param};
+use super::weight::{Held, HostWeight, held, quantized_param};
 use crate::backend::{Body, FloatPrimitive, Observed, QTensor, Quantized};
 use crate::error::{QuantError, Result};
 use crate::kernels::QuantKernels;
@@ -306,24 +306,13 @@ mapper!(Convert<'_> |self, param| {
     let layer = self.walk.layer(&tensor.dims());
     let Some(observed) = observed_body(held(tensor)) else { return param };
     let Some(activation) = self.activations.pop_front() else { return param };
-    let device = B::float_device(&observed.weight);
-    let converted = HostWeight::read::<B>(observed.weight, &layer).and_then(|weight| {
-        let quantized = quantize_observed(&weight, &self.config.weight)?;
-        row.sqnr_db = Some(weight.sqnr_db(&quantized.dequantize(weight.dtype)));
-        Ok(place::<B, K>(quantized, activation, &layer, device, &weight))
-    });
     row.config = self.name.clone();
+    let converted = quantize_layer::<B, K>(observed.weight, &layer, activation, row, |weight| {
+        quantize_observed(weight, &self.config.weight)
+    });
     match converted {
-        Ok(tensor) => {
-            row.kernel = kernel_name(&tensor);
-            row.bytes_after = bytes(&tensor);
-            row.skipped = None;
-            quantized_param(param, tensor)
-        }
-        Err(error) => {
-            row.skipped = Some(error.to_string());
-            param
-        }
+        Some(tensor) => quantized_param(param, tensor),
+        None => param,
     }
 } walk);
 

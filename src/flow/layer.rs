@@ -1,5 +1,7 @@
 //! What a config and a report know of a layer.
 
+use crate::spec::ActivationQuantization;
+
 /// A float parameter of a module, as a filter sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Layer {
@@ -26,6 +28,15 @@ impl Layer {
     /// Whether the two dims that Burn sees are `[K, N]`: true but for an embedding, whose rows are vocabulary rows `[N, K]`.
     pub(crate) fn transposed(&self) -> bool {
         !self.is_embedding()
+    }
+
+    /// What happens to the activations of this layer where a recipe asks for `treatment`: an embedding has none.
+    pub(crate) fn activation(&self, treatment: ActivationQuantization) -> ActivationQuantization {
+        if self.is_embedding() {
+            ActivationQuantization::None
+        } else {
+            treatment
+        }
     }
 
     /// The logical shape `[N, K]` of a weight of rank 2.

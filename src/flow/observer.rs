@@ -1,9 +1,10 @@
 //! The observers of one layer, shared by every clone of its module.
 
 use super::layer::Layer;
-use super::weight::{host_dtype, read};
+use super::weight::read;
 use crate::backend::InputObserver;
 use crate::error::{QuantError, Result};
+use crate::kernels::dtypes::float_dtype;
 use crate::observe::{AnyObserver, Observer, ObserverConfig};
 use crate::primitives::{QParams, ZeroPoints};
 use crate::spec::ActivationQuantization;
@@ -63,23 +64,18 @@ impl LayerObserver {
         }
     }
 
-    /// Observes `data` of rank D as one batch. A batch with bad numbers is remembered by the observer itself.
+    /// Observes one batch of activations. A batch with bad numbers is remembered by the observer itself.
     pub(crate) fn observe_activation(&self, data: &TensorData) {
-        let shape: Vec<usize> = data.shape.iter().copied().collect();
-        let values: Vec<f32> = data.iter::<f32>().collect();
-        let result = lock(&self.statistics)
-            .activation
-            .forward(&values, host_dtype(data.dtype), &shape);
+        let result = observe(&mut lock(&self.statistics).activation, data);
         self.remember(result);
     }
 
     fn observe_result(&self, data: &TensorData) {
-        let shape: Vec<usize> = data.shape.iter().copied().collect();
-        let values: Vec<f32> = data.iter::<f32>().collect();
-        if let Some(output) = &mut lock(&self.statistics).output {
-            let result = output.forward(&values, host_dtype(data.dtype), &shape);
-            self.remember(result);
-        }
+        let result = lock(&self.statistics)
+            .output
+            .as_mut()
+            .map(|output| observe(output, data));
+        self.remember(result.unwrap_or(Ok(())));
     }
 
     fn remember(&self, result: Result<()>) {
@@ -149,6 +145,12 @@ impl<B: Backend> InputObserver<B> for LayerObserver {
     fn as_any(&self) -> &dyn core::any::Any {
         self
     }
+}
+
+fn observe(observer: &mut AnyObserver, data: &TensorData) -> Result<()> {
+    let shape: Vec<usize> = data.shape.iter().copied().collect();
+    let values: Vec<f32> = data.iter::<f32>().collect();
+    observer.forward(&values, float_dtype(data.dtype), &shape)
 }
 
 /// Statistics stay usable after a panic elsewhere: each update is whole.

@@ -4,17 +4,19 @@ use super::config::{Choice, Config, Recipe, check_factors};
 use super::layer::{Layer, Walk};
 use super::report::{LayerReport, Report};
 use super::weight::{Held, PORTABLE, held, kernel_name};
-use crate::backend::{Body, QTensor, Quantized};
+use crate::backend::{Body, QTensor, Quantized, record};
+use crate::dtype::FloatDtype;
 use crate::error::{QuantError, Result};
 use crate::kernels::QuantKernels;
+use crate::kernels::dtypes::{burn_dtype, float_dtype};
 use crate::primitives::ZeroPoints;
-use crate::spec::{ActivationQuantization, AffineSpec, BlockGrid, ZeroPointDomain};
+use crate::spec::{AffineSpec, BlockGrid, ZeroPointDomain};
 use crate::tensor::{AffineParts, AffineQuantizedTensor};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Int, Tensor};
 use burn_backend::tensor::Device;
 use burn_backend::{Backend, TensorMetadata};
-use burn_std::FloatDType;
+use burn_std::Shape;
 use core::marker::PhantomData;
 
 /// What `quantize(module, config)` would do: the report without SQNR. No weight is read or changed.
@@ -109,7 +111,7 @@ impl<C: Config + ?Sized, B: Backend, K: QuantKernels<B>> Planner<'_, C, (B, K)> 
                     }
                 };
                 row.config = recipe.name.clone();
-                match preview::<B, K>(layer, &recipe, &B::float_device(&tensor))? {
+                match preview::<B, K>(layer, &recipe, float_dtype(tensor.dtype()), &B::float_device(&tensor))? {
                     Ok((kernel, bytes)) => {
                         if self.config.is_strict() && kernel == PORTABLE {
                             return Err(self.refuse(layer, "only the portable products serve it"));
@@ -199,12 +201,11 @@ pub(crate) fn bytes<B: Backend, K: QuantKernels<B>>(tensor: &QTensor<B, K>) -> u
 fn preview<B: Backend, K: QuantKernels<B>>(
     layer: &Layer,
     recipe: &Recipe,
+    dtype: FloatDtype,
     device: &Device<B>,
 ) -> Result<core::result::Result<(String, usize), String>> {
     /// Output channels of the stand-in that kernels are asked about: their choice depends on K, dtype and blocks.
     const CHANNELS: usize = 16;
-    /// The most bytes that a carrier holds for an element.
-    const CARRIER_BYTES: usize = 4;
     if layer.shape.len() != 2 {
         return Ok(Err(format!("rank {}: only matrices are quantized", layer.shape.len())));
     }
@@ -218,41 +219,35 @@ fn preview<B: Backend, K: QuantKernels<B>>(
     };
     recipe.weight.validate().map_err(named)?;
     check_factors(&recipe.weight, n, k).map_err(named)?;
-    let whole = stand_in_parts(&recipe.weight, n, k).map_err(named)?;
+    let whole = stand_in_parts(&recipe.weight, dtype, n, k).map_err(named)?;
     let bytes = whole.bytes();
-    let activation = if layer.is_embedding() {
-        ActivationQuantization::None
-    } else {
-        recipe.activation
-    };
     let few = if n <= CHANNELS {
         whole
     } else {
-        stand_in_parts(&recipe.weight, CHANNELS, k).map_err(named)?
+        stand_in_parts(&recipe.weight, dtype, CHANNELS, k).map_err(named)?
     };
-    let rows = few.shape[0];
     let weight = AffineQuantizedTensor::from_packed(few.clone(), vec![0; few.packed_bytes()])?;
     let tensor = QTensor::<B, K>::from_weight(
         weight,
-        activation,
+        layer.activation(recipe.activation),
         layer.label(),
         layer.transposed(),
         device.clone(),
-        FloatDType::F32,
+        burn_dtype(dtype),
     );
-    let header = crate::backend::record::payload(&tensor).map_or(0, |payload| payload.encoded_len()) - few.bytes();
-    if header + bytes > CARRIER_BYTES * n * k {
-        let least = (header + bytes).div_ceil(CARRIER_BYTES);
+    let header = record::payload(&tensor).map_or(0, |payload| payload.encoded_len()) - few.bytes();
+    let length = header + bytes;
+    if !record::fits(&Shape::from(layer.shape.clone()), length) {
         return Ok(Err(format!(
-            "too small: its record needs at least {least} elements, it has {rows}x{k}"
+            "too small: {n}x{k} elements have no room for its record of {length} bytes"
         )));
     }
     let kernel = kernel_name(&tensor).unwrap_or_else(|| PORTABLE.into());
     Ok(Ok((kernel, bytes)))
 }
 
-/// The parts of a weight of `spec` whose codes are all zero and whose scales are all one.
-fn stand_in_parts(spec: &AffineSpec, n: usize, k: usize) -> Result<AffineParts> {
+/// The parts of a weight of `spec`, quantized from `dtype`, whose codes are all zero and whose scales are all one.
+fn stand_in_parts(spec: &AffineSpec, dtype: FloatDtype, n: usize, k: usize) -> Result<AffineParts> {
     let shape = vec![n, k];
     let block_size = spec.granularity.block_size(&shape)?;
     let blocks = BlockGrid::new(&shape, &block_size)?.len();
@@ -263,12 +258,12 @@ fn stand_in_parts(spec: &AffineSpec, n: usize, k: usize) -> Result<AffineParts> 
         quant_min: spec.quant_min,
         quant_max: spec.quant_max,
         scale: vec![1.0; blocks],
-        scale_dtype: spec.scale_dtype.unwrap_or_default(),
+        scale_dtype: spec.scale_dtype.unwrap_or(dtype),
         zero_point: match spec.zero_point_domain {
             ZeroPointDomain::None => ZeroPoints::None,
             ZeroPointDomain::Int => ZeroPoints::Int(vec![spec.quant_min; blocks]),
             ZeroPointDomain::Float => ZeroPoints::Float(vec![0.0; blocks]),
         },
-        zero_point_dtype: Default::default(),
+        zero_point_dtype: spec.zero_point_dtype.unwrap_or(dtype),
     })
 }

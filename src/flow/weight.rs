@@ -5,11 +5,11 @@ use crate::backend::{FloatPrimitive, Label, QTensor, Quantized, Storage};
 use crate::dtype::FloatDtype;
 use crate::error::{QuantError, Result};
 use crate::kernels::QuantKernels;
+use crate::kernels::dtypes::float_dtype;
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorPrimitive};
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, TensorData, read_sync};
-use burn_std::{DType, FloatDType};
 
 /// What a parameter holds now.
 pub(crate) enum Held<B: Backend, K: QuantKernels<B>> {
@@ -37,19 +37,9 @@ pub(crate) struct HostWeight {
 }
 
 impl HostWeight {
-    /// Reads a weight of rank 2. Errors: NaN or infinity, named by layer and flat index.
+    /// Reads a weight of rank 2. Errors: as [`finite_values`].
     pub(crate) fn read<B: Backend>(tensor: FloatTensor<B>, layer: &Layer) -> Result<Self> {
-        let data = read(B::float_into_data(tensor), layer)?;
-        let dtype = host_dtype(data.dtype);
-        let values: Vec<f32> = data.iter::<f32>().collect();
-        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            let value = values[index].to_string();
-            return Err(QuantError::NonFinite {
-                what: format!("the weight of layer `{}`", layer.path),
-                index,
-                value,
-            });
-        }
+        let (values, dtype) = finite_values::<B>(tensor, layer)?;
         let shape @ [n, k] = layer.logical_shape();
         let values = if layer.transposed() {
             transpose(&values, k, n)
@@ -69,6 +59,20 @@ impl HostWeight {
     }
 }
 
+/// The values of a weight as Burn lays them out. Errors: NaN or infinity, named by layer and flat index.
+pub(crate) fn finite_values<B: Backend>(tensor: FloatTensor<B>, layer: &Layer) -> Result<(Vec<f32>, FloatDtype)> {
+    let data = read(B::float_into_data(tensor), layer)?;
+    let values: Vec<f32> = data.iter::<f32>().collect();
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok((values, float_dtype(data.dtype))),
+        Some(index) => Err(QuantError::NonFinite {
+            what: format!("the weight of layer `{}`", layer.path),
+            index,
+            value: values[index].to_string(),
+        }),
+    }
+}
+
 /// Waits for data of the device.
 pub(crate) fn read(
     future: impl Future<Output = core::result::Result<TensorData, burn_backend::ExecutionError>>,
@@ -78,22 +82,6 @@ pub(crate) fn read(
         layer: layer.path.clone(),
         reason: format!("its data cannot be read from the device: {error}"),
     })
-}
-
-pub(crate) fn host_dtype(dtype: DType) -> FloatDtype {
-    match dtype {
-        DType::F16 => FloatDtype::F16,
-        DType::BF16 => FloatDtype::BF16,
-        _ => FloatDtype::F32,
-    }
-}
-
-pub(crate) fn burn_dtype(dtype: FloatDtype) -> FloatDType {
-    match dtype {
-        FloatDtype::F32 => FloatDType::F32,
-        FloatDtype::F16 => FloatDType::F16,
-        FloatDtype::BF16 => FloatDType::BF16,
-    }
 }
 
 /// A `rows × cols` matrix as `cols × rows`, in tiles that stay in the cache.

@@ -4,6 +4,8 @@ pub mod portable;
 
 pub mod cpu;
 
+pub(crate) mod dtypes;
+
 #[cfg(feature = "flex")]
 #[path = "cpu/flex.rs"]
 mod flex;

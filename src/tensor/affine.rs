@@ -178,7 +178,7 @@ impl AffineQuantizedTensor {
             cols,
             codes.iter().map(|code| (code - min) as u8),
         );
-        Self::from_packed(parts, packed.as_bytes().to_vec())
+        Self::from_packed(parts, packed.into_bytes())
     }
 
     /// Builds a tensor from parts and the bytes that [`AffineQuantizedTensor::packed_codes`] gave.

@@ -234,7 +234,7 @@ impl AffineQuantizedTensor {
             zero_point,
             ..*parts
         };
-        Self::from_packed(parts, packed.as_bytes().to_vec())
+        Self::from_packed(parts, packed.into_bytes())
     }
 }
 

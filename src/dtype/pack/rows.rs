@@ -66,6 +66,11 @@ impl PackedRows {
         &self.bytes
     }
 
+    /// The packed bytes, without a copy.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Bits of a code.
     pub fn bits(&self) -> u32 {
         self.bits

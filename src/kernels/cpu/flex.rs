@@ -1,6 +1,7 @@
 //! The CPU kernels on Flex tensors, without a copy of f32 activations.
 
 use super::cpu::{CpuWeight, tensors};
+use super::dtypes::float_dtype;
 use super::{Native, QuantKernels, Unsupported};
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
@@ -26,12 +27,12 @@ impl QuantKernels<Flex> for Native {
         weight.unpack()
     }
 
-    fn kernel_name(weight: &CpuWeight, rows: usize) -> String {
-        weight.kernel_name(rows)
+    fn kernel_name(weight: &CpuWeight, _rows: usize) -> String {
+        weight.kernel_name()
     }
 
     fn linear(x: FlexTensor, weight: &CpuWeight, bias: Option<FlexTensor>) -> FlexTensor {
-        let dtype = tensors::float_dtype(x.dtype());
+        let dtype = float_dtype(x.dtype());
         let (x_rows, bias_row) = (contiguous(&x), bias.as_ref().map(contiguous));
         let bias = bias_row.as_ref().map(|bias| floats(bias));
         let (y, shape) = tensors::linear(weight, &floats(&x_rows), &x.shape(), dtype, bias.as_deref());
@@ -39,7 +40,7 @@ impl QuantKernels<Flex> for Native {
     }
 
     fn linear_transposed(g: FlexTensor, weight: &CpuWeight) -> FlexTensor {
-        let dtype = tensors::float_dtype(g.dtype());
+        let dtype = float_dtype(g.dtype());
         let (y, shape) = tensors::linear_transposed(weight, &floats(&contiguous(&g)), &g.shape(), dtype);
         tensor(y, shape, g.dtype())
     }
@@ -47,7 +48,7 @@ impl QuantKernels<Flex> for Native {
     fn gather(weight: &CpuWeight, indices: FlexTensor, dtype: FloatDType) -> FlexTensor {
         let shape = indices.shape();
         let indices = indices.into_data();
-        let (y, shape) = tensors::gather(weight, indices.iter::<i64>(), &shape, tensors::of_float_dtype(dtype));
+        let (y, shape) = tensors::gather(weight, indices.iter::<i64>(), &shape, float_dtype(dtype.into()));
         tensor(y, shape, dtype.into())
     }
 }

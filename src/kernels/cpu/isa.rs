@@ -131,6 +131,7 @@ pub fn can_run(tier: Tier) -> bool {
 }
 
 /// Codes 0 and 2, then 1 and 3, in 16 bits each, low first: the operand of 16-bit pair products.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn pairs(codes: [i8; 4]) -> i64 {
     let [a, b, c, d] = codes.map(|code| code as u16 as u64);

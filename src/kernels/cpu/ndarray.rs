@@ -30,8 +30,8 @@ where
         weight.unpack()
     }
 
-    fn kernel_name(weight: &CpuWeight, rows: usize) -> String {
-        weight.kernel_name(rows)
+    fn kernel_name(weight: &CpuWeight, _rows: usize) -> String {
+        weight.kernel_name()
     }
 
     fn linear(x: NdArrayTensor, weight: &CpuWeight, bias: Option<NdArrayTensor>) -> NdArrayTensor {

@@ -2,25 +2,6 @@
 
 use super::CpuWeight;
 use crate::dtype::FloatDtype;
-use burn_std::{DType, FloatDType};
-
-/// The dtype that products of activations of `dtype` follow. f64 is computed in f32: codes carry no more.
-///
-/// # Panics
-/// If `dtype` is no float.
-pub fn float_dtype(dtype: DType) -> FloatDtype {
-    match dtype {
-        DType::F64 | DType::F32 | DType::Flex32 => FloatDtype::F32,
-        DType::F16 => FloatDtype::F16,
-        DType::BF16 => FloatDtype::BF16,
-        dtype => panic!("a quantized linear takes float activations, not {dtype:?}"),
-    }
-}
-
-/// As [`float_dtype`].
-pub fn of_float_dtype(dtype: FloatDType) -> FloatDtype {
-    float_dtype(dtype.into())
-}
 
 /// `y[.., N]` of `x[.., K]`, and its shape.
 ///
@@ -73,9 +54,8 @@ pub fn gather(
 
 /// The number of rows, and `dims` with its last dim, which must be `from`, replaced by `to`.
 fn replace_last(op: &str, dims: &[usize], from: usize, to: usize) -> (usize, Vec<usize>) {
-    let Some((last, lead)) = dims.split_last().filter(|(last, _)| **last == from) else {
-        panic!("{op}: a tensor of shape {dims:?} meets a quantized weight that takes {from} values a row");
-    };
-    let _ = last;
-    (lead.iter().product(), [lead, &[to]].concat())
+    match dims.split_last() {
+        Some((last, lead)) if *last == from => (lead.iter().product(), [lead, &[to]].concat()),
+        _ => panic!("{op}: a tensor of shape {dims:?} meets a quantized weight that takes {from} values a row"),
+    }
 }

@@ -182,7 +182,7 @@ impl CpuWeight {
             zero_point,
             zero_point_dtype: self.zero_point_dtype,
         };
-        AffineQuantizedTensor::from_packed(parts, packed.as_bytes().to_vec()).expect("the parts of a packed weight fit")
+        AffineQuantizedTensor::from_packed(parts, packed.into_bytes()).expect("the parts of a packed weight fit")
     }
 
     /// `[N, K]`.
@@ -195,9 +195,8 @@ impl CpuWeight {
         &self.activation
     }
 
-    /// The kernel that serves `rows` rows of activations (the same for any number).
-    pub fn kernel_name(&self, rows: usize) -> String {
-        let _ = rows;
+    /// The kernel that serves any number of rows of activations.
+    pub fn kernel_name(&self) -> String {
         self.kernel.to_string()
     }
 

@@ -1,6 +1,7 @@
 //! The products: integer where the activation is quantized and the weight has integer codes, else float.
 
 use crate::dtype::FloatDtype;
+use crate::kernels::dtypes::float_dtype;
 use crate::kernels::portable::activation::{self, Codes};
 use crate::kernels::portable::panel::Panels;
 use crate::kernels::portable::{PortableWeight, ops};
@@ -27,7 +28,7 @@ pub(super) fn linear<B: Backend>(
         let y = ops::zeros::<B>([rows.count, panels.n], &rows.device);
         return rows.finish(rows.add_bias(y, bias));
     }
-    let t = ops::staged(rows.dtype);
+    let t = float_dtype(rows.dtype);
     let x = rows.matrix(x, panels.k);
     let not_finite = ops::not_finite::<B>(&x);
     let y = match activation::quantize::<B>(x.clone(), &not_finite, t, &weight.activation) {
@@ -82,7 +83,7 @@ pub(super) fn gather<B: Backend>(
         return B::float_zeros(shape, &device, dtype);
     }
     let indices = read_sync(B::int_into_data(indices)).unwrap_or_else(|error| panic!("gather: {error}"));
-    let t = ops::staged(dtype.into());
+    let t = float_dtype(dtype.into());
     let mut values = Vec::with_capacity(shape.num_elements());
     for index in indices.iter::<i64>() {
         let row = usize::try_from(index).ok().filter(|row| *row < panels.n);

@@ -4,28 +4,18 @@
 //! may fold `x + c − c` or `x · 0` when it knows `c`.
 
 use crate::dtype::FloatDtype;
+use crate::kernels::dtypes::burn_dtype;
 use burn_backend::tensor::{BoolTensor, Device, FloatTensor};
 use burn_backend::{Backend, Slice, TensorData, TensorMetadata, get_device_settings};
-use burn_std::{BoolDType, DType, FloatDType, Shape};
+use burn_std::{BoolDType, FloatDType, Shape};
 use core::ops::Range;
-
-/// The dtype in which an activation of `dtype` rounds: a wider one computes in f32.
-pub(super) fn staged(dtype: DType) -> FloatDtype {
-    match dtype {
-        DType::F16 => FloatDtype::F16,
-        DType::BF16 => FloatDtype::BF16,
-        _ => FloatDtype::F32,
-    }
-}
 
 /// Rounds f32 values to `dtype` and keeps them as f32.
 pub(super) fn round_to<B: Backend>(x: FloatTensor<B>, dtype: FloatDtype) -> FloatTensor<B> {
-    let narrow = match dtype {
-        FloatDtype::F32 => return x,
-        FloatDtype::F16 => FloatDType::F16,
-        FloatDtype::BF16 => FloatDType::BF16,
-    };
-    B::float_cast(B::float_cast(x, narrow), FloatDType::F32)
+    if dtype == FloatDtype::F32 {
+        return x;
+    }
+    B::float_cast(B::float_cast(x, burn_dtype(dtype)), FloatDType::F32)
 }
 
 /// A host matrix `[rows, columns]` on the device.
