@@ -4,7 +4,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::activation::{Activations, Row, offset};
-use super::blocks::FloatMode;
+use super::float_blocks::FloatMode;
 use super::isa::{Block, Isa};
 use super::layout::{CHANNELS, Lanes};
 use super::linear::{Operand, PANELS, Product};

@@ -3,12 +3,12 @@
 //! Threads share columns; a thread takes 4 panels at a time, some rows at a time, and walks K in chunks whose codes fit a near cache.
 //! Every output is one chain of sums in K order, so a row depends neither on the number of threads nor on the other rows.
 
-use super::activation::{Activations, offset, quantize};
-use super::blocks::{Dot, FloatDot, FloatMode, GroupDot, GroupZeros, Panels, Tile};
+use super::activation::{Activations, quantize};
+use super::blocks::{GroupZeros, Panels};
 use super::finish::{FinishDot, FinishFloat};
 use super::float::pack_floats;
 use super::isa::{Block, Isa, Program};
-use super::layout::{CHANNELS, Lanes, Line, QUADS, TILE, unpack};
+use super::layout::{CHANNELS, Lanes, Line, QUADS, unpack};
 use super::weight::{CpuWeight, Zeros};
 use crate::dtype::FloatDtype;
 use core::ops::Range;
@@ -112,11 +112,11 @@ fn row_blocks(rows: usize, sizes: &[usize]) -> Vec<(usize, usize)> {
 }
 
 /// Some tiles of K and the groups that they belong to.
-struct Chunk {
-    tiles: Range<usize>,
-    first_group: usize,
+pub(super) struct Chunk {
+    pub tiles: Range<usize>,
+    pub first_group: usize,
     /// Tiles of each group in the chunk.
-    sizes: Vec<usize>,
+    pub sizes: Vec<usize>,
 }
 
 /// K in chunks; grouped integer products need whole groups.
@@ -216,6 +216,7 @@ macro_rules! by_block {
         }
     };
 }
+pub(super) use by_block;
 
 impl<I: Isa> Product<'_, I> {
     fn piece(&self, piece: &mut Piece) {
@@ -334,150 +335,13 @@ impl<I: Isa> Product<'_, I> {
         }
     }
 
-    fn dot(
-        &self,
-        x: &Activations<I::Quad>,
-        blocks: &[(usize, usize)],
-        chunk: &Chunk,
-        w: Panels,
-        panels: usize,
-        acc: &mut [Lanes<i32>],
-    ) {
-        let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
-        for (first, rows) in blocks {
-            let from = first * row_quads + chunk.tiles.start * QUADS * rows;
-            let x = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
-            let lanes = &mut acc[(first - start) * PANELS..];
-            macro_rules! call {
-                ($mr:literal, $nr:literal, $panel:expr) => {
-                    self.isa.enter(Dot::<_, $mr, $nr> {
-                        x,
-                        w: w.skip($panel),
-                        acc: Tile {
-                            lanes: &mut lanes[$panel..],
-                            stride: PANELS,
-                        },
-                    })
-                };
-            }
-            if I::WIDE {
-                by_block!(*rows, panels, call, 6 4, 4 4, 2 4, 1 4);
-            } else {
-                by_block!(*rows, panels, call, 4 1, 2 1, 1 1);
-            }
-        }
-    }
-
-    fn group_dot(
-        &self,
-        x: &Activations<I::Quad>,
-        blocks: &[(usize, usize)],
-        chunk: &Chunk,
-        w: Panels,
-        panels: &Range<usize>,
-        acc: &mut [Lanes<f32>],
-    ) {
-        let groups = self.w.groups.count;
-        let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
-        let offset = offset(&self.w.activation);
-        for (first, rows) in blocks {
-            let from = first * row_quads + chunk.tiles.start * QUADS * rows;
-            let quads = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
-            let lanes = &mut acc[(first - start) * PANELS..];
-            macro_rules! call {
-                ($mr:literal, $nr:literal, $panel:expr) => {{
-                    let at = (panels.start + $panel) * groups + chunk.first_group;
-                    let mut x_zeros = [0; $mr];
-                    for (zero, row) in x_zeros.iter_mut().zip(&x.rows[*first..]) {
-                        *zero = row.zero - offset;
-                    }
-                    self.isa.enter(GroupDot::<_, $mr, $nr> {
-                        x: quads,
-                        w: w.skip($panel),
-                        tiles: &chunk.sizes,
-                        x_sums: &x.sums[first * groups + chunk.first_group..],
-                        x_zeros,
-                        scale: &self.w.scale[at..],
-                        zero: self.zeros(at, I::WEIGHT_SHIFT),
-                        w_sums: self.w.sums.get(at..).unwrap_or_default(),
-                        groups,
-                        sums: Tile {
-                            lanes: &mut lanes[$panel..],
-                            stride: PANELS,
-                        },
-                    })
-                }};
-            }
-            if I::WIDE {
-                by_block!(*rows, panels.len(), call, 6 4, 4 4, 2 4, 1 4);
-            } else {
-                by_block!(*rows, panels.len(), call, 4 1, 2 1, 1 1);
-            }
-        }
-    }
-
-    fn float_dot(
-        &self,
-        x: &[f32],
-        blocks: &[(usize, usize)],
-        chunk: &Chunk,
-        w: Panels,
-        panels: &Range<usize>,
-        acc: &mut [Lanes<f32>],
-    ) {
-        let groups = self.w.groups.count;
-        let (start, padded) = (blocks[0].0, self.w.groups.padded_k());
-        let mode = self.float_mode();
-        for (first, rows) in blocks {
-            let from = first * padded + chunk.tiles.start * TILE * rows;
-            let x = &x[from..][..chunk.tiles.len() * TILE * rows];
-            let lanes = &mut acc[(first - start) * PANELS..];
-            macro_rules! call {
-                ($mr:literal, $nr:literal, $panel:expr) => {{
-                    let at = (panels.start + $panel) * groups + chunk.first_group;
-                    self.isa.enter(FloatDot::<$mr, $nr> {
-                        x,
-                        w: w.skip($panel),
-                        mode,
-                        dtype: self.dtype,
-                        tiles: &chunk.sizes,
-                        scale: &self.w.scale[at..],
-                        zero: self.zeros(at, 0),
-                        value: match &self.w.zero {
-                            Zeros::Float { value, .. } => &value[at..],
-                            _ => &[],
-                        },
-                        groups,
-                        acc: Tile {
-                            lanes: &mut lanes[$panel..],
-                            stride: PANELS,
-                        },
-                    })
-                }};
-            }
-            if I::WIDE {
-                by_block!(*rows, panels.len(), call, 24 1, 12 2, 8 2, 4 4, 2 4, 1 4);
-            } else {
-                by_block!(*rows, panels.len(), call, 6 1, 4 1, 2 1, 1 1);
-            }
-        }
-    }
-
-    fn zeros(&self, at: usize, shift: i32) -> GroupZeros<'_> {
+    /// The zero points from a place in `[panel][group]` on, less `shift` where they are one.
+    pub(super) fn zeros(&self, at: usize, shift: i32) -> GroupZeros<'_> {
         match &self.w.zero {
             Zeros::None(zero) | Zeros::Same(zero) | Zeros::Float { mid: zero, .. } => {
                 GroupZeros::Same(*zero as i32 - shift)
             }
             Zeros::Codes(zero) => GroupZeros::Codes(&zero[at..]),
-        }
-    }
-
-    /// How codes become floats.
-    pub fn float_mode(&self) -> FloatMode {
-        match (&self.w.zero, self.w.groups.count) {
-            (Zeros::Float { .. }, _) => FloatMode::FloatZero,
-            (_, 1) => FloatMode::Plain,
-            _ => FloatMode::Scaled,
         }
     }
 }
