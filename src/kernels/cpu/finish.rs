@@ -65,6 +65,7 @@ impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
             }
             let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
             let sums = w.sums.get(panel).map(|sums| sums.0);
+            let w_scale = w.scale.lanes(panel).0;
             for row in self.rows.clone() {
                 let Row {
                     scale,
@@ -105,7 +106,7 @@ impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
                     }
                 }
                 for c in 0..CHANNELS {
-                    t[c] = t[c] * w.scale[panel].0[c] + bias[c];
+                    t[c] = t[c] * w_scale[c] + bias[c];
                 }
                 round_all(dtype, &mut t);
                 store(
@@ -140,7 +141,7 @@ impl<I: Isa> Block<I> for FinishFloat<'_, '_, I> {
             let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
             let mut scale = [1.0; CHANNELS];
             if plain {
-                for (scale, of_channel) in scale.iter_mut().zip(w.scale[panel].0) {
+                for (scale, of_channel) in scale.iter_mut().zip(w.scale.lanes(panel).0) {
                     *scale = round(dtype, of_channel);
                 }
             }

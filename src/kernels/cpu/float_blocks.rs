@@ -32,13 +32,15 @@ pub struct FloatDot<'a, const MR: usize, const NR: usize> {
     pub dtype: FloatDtype,
     /// Tiles of each group (or part of one) that `w` covers.
     pub tiles: &'a [usize],
-    /// `[panel][group]`, from the first panel and group on.
+    /// `[panel][group of the chunk]`, from the first panel on.
     pub scale: &'a [Lanes<f32>],
+    /// Groups of the chunk: the stride of the floats.
+    pub scale_stride: usize,
     /// What is subtracted from each code: the same for all, or `[panel][group]`.
     pub zero: GroupZeros<'a>,
-    /// `[panel][group]`: float zero points.
+    /// As `scale`: float zero points.
     pub value: &'a [Lanes<f32>],
-    /// Groups of the whole weight: the stride of everything above.
+    /// Groups of the whole weight: the stride of the integers.
     pub groups: usize,
     /// Sums.
     pub acc: Tile<'a, f32>,
@@ -93,10 +95,10 @@ impl<const MR: usize, const NR: usize> FloatDot<'_, MR, NR> {
                     }
                 };
                 if self.mode != FloatMode::Plain {
-                    scale[j] = isa.load(&self.scale[at]);
+                    scale[j] = isa.load(&self.scale[j * self.scale_stride + group]);
                 }
                 if self.mode == FloatMode::FloatZero {
-                    value[j] = isa.load(&self.value[at]);
+                    value[j] = isa.load(&self.value[j * self.scale_stride + group]);
                 }
             }
             let end = quad + tiles * QUADS;

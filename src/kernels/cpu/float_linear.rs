@@ -1,10 +1,10 @@
 //! Float products of one chunk of K: row blocks by panels.
 
-use super::blocks::{Panels, Tile};
+use super::blocks::Tile;
 use super::float_blocks::{FloatDot, FloatMode};
 use super::isa::Isa;
 use super::layout::{Lanes, TILE};
-use super::linear::{Chunk, PANELS, Product, by_block};
+use super::linear::{Chunk, ChunkOf, PANELS, Product, by_block};
 use super::weight::Zeros;
 use core::ops::Range;
 
@@ -14,7 +14,7 @@ impl<I: Isa> Product<'_, I> {
         x: &[f32],
         blocks: &[(usize, usize)],
         chunk: &Chunk,
-        w: Panels,
+        w: ChunkOf,
         panels: &Range<usize>,
         acc: &mut [Lanes<f32>],
     ) {
@@ -30,16 +30,14 @@ impl<I: Isa> Product<'_, I> {
                     let at = (panels.start + $panel) * groups + chunk.first_group;
                     self.isa.enter(FloatDot::<$mr, $nr> {
                         x,
-                        w: w.skip($panel),
+                        w: w.codes.skip($panel),
                         mode,
                         dtype: self.dtype,
                         tiles: &chunk.sizes,
-                        scale: &self.w.scale[at..],
+                        scale: w.scale.get($panel * w.groups..).unwrap_or_default(),
+                        scale_stride: w.groups,
                         zero: self.zeros(at, 0),
-                        value: match &self.w.zero {
-                            Zeros::Float { value, .. } => &value[at..],
-                            _ => &[],
-                        },
+                        value: w.value.get($panel * w.groups..).unwrap_or_default(),
                         groups,
                         acc: Tile {
                             lanes: &mut lanes[$panel..],

@@ -72,13 +72,15 @@ pub struct GroupDot<'a, Q, const MR: usize, const NR: usize> {
     pub x_sums: &'a [i32],
     /// The zero points of the rows, as signed codes.
     pub x_zeros: [i32; MR],
-    /// `[panel][group]`, from the first panel and group on.
+    /// `[panel][group of the chunk]`, from the first panel on.
     pub scale: &'a [Lanes<f32>],
-    /// The same.
+    /// Groups of the chunk: the stride of the floats.
+    pub scale_stride: usize,
+    /// `[panel][group]`, from the first panel and group on.
     pub zero: GroupZeros<'a>,
     /// The same; empty where no product needs them.
     pub w_sums: &'a [Lanes<i32>],
-    /// Groups of the whole weight: the stride of everything above.
+    /// Groups of the whole weight: the stride of the integers.
     pub groups: usize,
     /// Sums.
     pub sums: Tile<'a, f32>,
@@ -124,7 +126,7 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for GroupDot<'_, I::Quad
             dot(isa, &self.x[quad * MR..(quad + quads) * MR], lines, &mut acc);
             quad += quads;
             for j in 0..NR {
-                let scale = isa.load(&self.scale[j * self.groups + group]);
+                let scale = isa.load(&self.scale[j * self.scale_stride + group]);
                 for r in 0..MR {
                     let sum = &mut self.sums.lanes[r * self.sums.stride + j];
                     let scaled = isa.mul(isa.to_f32(acc[r][j]), scale);

@@ -5,7 +5,7 @@ use super::blocks::{Panels, Tile};
 use super::int_blocks::{Dot, GroupDot};
 use super::isa::Isa;
 use super::layout::{Lanes, QUADS};
-use super::linear::{Chunk, PANELS, Product, by_block};
+use super::linear::{Chunk, ChunkOf, PANELS, Product, by_block};
 use core::ops::Range;
 
 impl<I: Isa> Product<'_, I> {
@@ -48,7 +48,7 @@ impl<I: Isa> Product<'_, I> {
         x: &Activations<I::Quad>,
         blocks: &[(usize, usize)],
         chunk: &Chunk,
-        w: Panels,
+        w: ChunkOf,
         panels: &Range<usize>,
         acc: &mut [Lanes<f32>],
     ) {
@@ -68,11 +68,12 @@ impl<I: Isa> Product<'_, I> {
                     }
                     self.isa.enter(GroupDot::<_, $mr, $nr> {
                         x: quads,
-                        w: w.skip($panel),
+                        w: w.codes.skip($panel),
                         tiles: &chunk.sizes,
                         x_sums: &x.sums[first * groups + chunk.first_group..],
                         x_zeros,
-                        scale: &self.w.scale[at..],
+                        scale: w.scale.get($panel * w.groups..).unwrap_or_default(),
+                        scale_stride: w.groups,
                         zero: self.zeros(at, I::WEIGHT_SHIFT),
                         w_sums: self.w.sums.get(at..).unwrap_or_default(),
                         groups,

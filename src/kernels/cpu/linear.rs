@@ -9,6 +9,7 @@ use super::finish::{FinishDot, FinishFloat};
 use super::float::pack_floats;
 use super::isa::{Block, Isa, Program};
 use super::layout::{CHANNELS, Lanes, Line, QUADS, unpack};
+use super::values::ReadValues;
 use super::weight::{CpuWeight, Zeros};
 use crate::dtype::FloatDtype;
 use core::ops::Range;
@@ -220,23 +221,18 @@ pub(super) use by_block;
 
 impl<I: Isa> Product<'_, I> {
     fn piece(&self, piece: &mut Piece) {
-        let tiles = if self.w.bits() == 8 {
-            0
-        } else {
-            self.chunks.iter().map(|c| c.tiles.len()).max().unwrap_or(0)
-        };
-        let mut quads = vec![Line::ZERO; tiles * QUADS * PANELS];
         let (Operand::Codes(_, blocks) | Operand::Floats(_, _, blocks)) = self.operand;
         let lanes = piece.rows.len().min(ROWS) * PANELS;
         let first = piece.panels.start;
+        let mut scratch = Scratch::new(self.w, self.chunks);
         match self.operand {
             Operand::Codes(x, _) if self.w.groups.count == 1 => {
                 let mut acc = vec![Lanes([0i32; CHANNELS]); lanes];
                 self.blocks(piece, blocks, |panels, blocks, rows, out| {
                     let acc = &mut acc[..rows.len() * PANELS];
                     acc.fill(Lanes([0; CHANNELS]));
-                    self.walk(&panels, &mut quads, |chunk, w| {
-                        self.dot(x, blocks, chunk, w, panels.len(), acc)
+                    self.walk(&panels, &mut scratch, |chunk, w| {
+                        self.dot(x, blocks, chunk, w.codes, panels.len(), acc)
                     });
                     let finish = FinishDot {
                         product: self,
@@ -255,7 +251,7 @@ impl<I: Isa> Product<'_, I> {
                 self.blocks(piece, blocks, |panels, blocks, rows, out| {
                     let acc = &mut acc[..rows.len() * PANELS];
                     acc.fill(Lanes([0.0; CHANNELS]));
-                    self.walk(&panels, &mut quads, |chunk, w| match operand {
+                    self.walk(&panels, &mut scratch, |chunk, w| match operand {
                         Operand::Codes(x, _) => self.group_dot(x, blocks, chunk, w, &panels, acc),
                         Operand::Floats(x, ..) => self.float_dot(x, blocks, chunk, w, &panels, acc),
                     });
@@ -298,40 +294,58 @@ impl<I: Isa> Product<'_, I> {
         }
     }
 
-    /// Calls `visit` with the codes of each chunk of K, one a byte.
-    fn walk(&self, panels: &Range<usize>, quads: &mut [Line], mut visit: impl FnMut(&Chunk, Panels)) {
-        let bits = self.w.bits() as usize;
+    /// Calls `visit` with each chunk of K of some panels.
+    fn walk(&self, panels: &Range<usize>, scratch: &mut Scratch, mut visit: impl FnMut(&Chunk, ChunkOf)) {
+        let (w, bits) = (self.w, self.w.bits() as usize);
         for chunk in self.chunks {
-            let lines = chunk.tiles.len() * QUADS;
-            if bits == 8 {
-                let stride = self.w.groups.total_tiles * QUADS;
-                let from = panels.start * stride + chunk.tiles.start * QUADS;
-                visit(
-                    chunk,
-                    Panels {
-                        lines: &self.w.codes[from..],
-                        stride,
-                        quads: lines,
-                    },
-                );
-            } else {
-                for (panel, out) in panels.clone().zip(quads.chunks_exact_mut(lines)) {
-                    let packed = &self.w.panel(panel)[chunk.tiles.start * bits..chunk.tiles.end * bits];
+            let (lines, groups) = (chunk.tiles.len() * QUADS, chunk.sizes.len());
+            for (i, panel) in panels.clone().enumerate() {
+                if bits < 8 {
+                    let packed = &w.panel(panel)[chunk.tiles.start * bits..chunk.tiles.end * bits];
                     self.isa.enter(Unpack {
                         bits: bits as u32,
                         packed,
-                        out,
+                        out: &mut scratch.quads[i * lines..][..lines],
                     });
                 }
-                visit(
-                    chunk,
-                    Panels {
-                        lines: quads,
-                        stride: lines,
-                        quads: lines,
-                    },
-                );
+                let at = panel * w.groups.count + chunk.first_group;
+                if !scratch.scale.is_empty() {
+                    self.isa.enter(ReadValues {
+                        values: &w.scale,
+                        at: at..at + groups,
+                        out: &mut scratch.scale[i * groups..][..groups],
+                    });
+                }
+                if let Zeros::Float { value, .. } = &w.zero {
+                    self.isa.enter(ReadValues {
+                        values: value,
+                        at: at..at + groups,
+                        out: &mut scratch.value[i * groups..][..groups],
+                    });
+                }
             }
+            let stride = w.groups.total_tiles * QUADS;
+            let codes = match bits {
+                8 => Panels {
+                    lines: &w.codes[panels.start * stride + chunk.tiles.start * QUADS..],
+                    stride,
+                    quads: lines,
+                },
+                _ => Panels {
+                    lines: &scratch.quads,
+                    stride: lines,
+                    quads: lines,
+                },
+            };
+            visit(
+                chunk,
+                ChunkOf {
+                    codes,
+                    scale: &scratch.scale,
+                    value: &scratch.value,
+                    groups,
+                },
+            );
         }
     }
 
@@ -342,6 +356,40 @@ impl<I: Isa> Product<'_, I> {
                 GroupZeros::Same(*zero as i32 - shift)
             }
             Zeros::Codes(zero) => GroupZeros::Codes(&zero[at..]),
+        }
+    }
+}
+
+/// A chunk of some panels, ready for the inner blocks.
+#[derive(Clone, Copy)]
+pub(super) struct ChunkOf<'a> {
+    /// One code a byte.
+    pub codes: Panels<'a>,
+    /// `[panel][group of the chunk]`; empty where the scale is constant along K.
+    pub scale: &'a [Lanes<f32>],
+    /// The same: float zero points.
+    pub value: &'a [Lanes<f32>],
+    /// Groups of the chunk: the stride of both.
+    pub groups: usize,
+}
+
+/// What a thread unpacks a chunk into.
+struct Scratch {
+    quads: Vec<Line>,
+    scale: Vec<Lanes<f32>>,
+    value: Vec<Lanes<f32>>,
+}
+
+impl Scratch {
+    fn new(w: &CpuWeight, chunks: &[Chunk]) -> Self {
+        let largest = |size: fn(&Chunk) -> usize| chunks.iter().map(size).max().unwrap_or(0) * PANELS;
+        let (tiles, groups) = (largest(|chunk| chunk.tiles.len()), largest(|chunk| chunk.sizes.len()));
+        let floats = |needed: bool| vec![Lanes([0.0; CHANNELS]); if needed { groups } else { 0 }];
+        let float_zeros = matches!(w.zero, Zeros::Float { .. });
+        Self {
+            quads: vec![Line::ZERO; if w.bits() < 8 { tiles * QUADS } else { 0 }],
+            scale: floats(w.groups.count > 1 || float_zeros),
+            value: floats(float_zeros),
         }
     }
 }

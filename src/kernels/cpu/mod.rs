@@ -28,6 +28,7 @@ pub(crate) mod tensors;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tier;
+mod values;
 mod weight;
 
 use crate::dtype::FloatDtype;

@@ -3,6 +3,7 @@
 use super::layout::{CHANNELS, Groups, Lanes, Line, QUADS, TILE, pack_tile, unpack};
 use super::select::{Kernel, Preference, select};
 use super::tier::{TIER_VARIABLE, Tier};
+use super::values::Values;
 use crate::dtype::pack::PackedRows;
 use crate::dtype::{FloatDtype, IntDtype};
 use crate::kernels::Unsupported;
@@ -34,7 +35,7 @@ pub struct CpuWeight {
     pub(super) activation: ActivationQuantization,
     pub(super) codes: Vec<Line>,
     /// `[panel][group]`.
-    pub(super) scale: Vec<Lanes<f32>>,
+    pub(super) scale: Values,
     pub(super) zero: Zeros,
     /// `[panel][group]`: `Σ (code − zero)`, empty where no product needs it.
     pub(super) sums: Vec<Lanes<i32>>,
@@ -51,7 +52,7 @@ pub(super) enum Zeros {
     /// `[panel][group]`.
     Codes(Vec<[u8; CHANNELS]>),
     /// `[panel][group]`: the value of code `mid`.
-    Float { value: Vec<Lanes<f32>>, mid: u8 },
+    Float { value: Values, mid: u8 },
 }
 
 impl CpuWeight {
@@ -139,10 +140,7 @@ impl CpuWeight {
             zero_point_dtype: parts.zero_point_dtype,
             activation,
             codes,
-            scale: spread(&parts.scale, 0.0, block_n, n, &groups)
-                .into_iter()
-                .map(Lanes)
-                .collect(),
+            scale: Values::new(spread(&parts.scale, 0.0, block_n, n, &groups), parts.scale_dtype),
             zero,
             sums,
             kernel,
@@ -169,7 +167,7 @@ impl CpuWeight {
             Zeros::None(_) => ZeroPoints::None,
             Zeros::Same(zero) => ZeroPoints::Int(vec![*zero as i32 + min; self.blocks()]),
             Zeros::Codes(zero) => ZeroPoints::Int(self.gather_blocks(|at, c| zero[at][c] as i32 + min)),
-            Zeros::Float { value, .. } => ZeroPoints::Float(self.gather_blocks(|at, c| value[at].0[c])),
+            Zeros::Float { value, .. } => ZeroPoints::Float(self.gather_blocks(|at, c| value.lanes(at).0[c])),
         };
         let parts = AffineParts {
             shape: vec![n, k],
@@ -177,7 +175,7 @@ impl CpuWeight {
             dtype: self.dtype,
             quant_min: self.quant_min,
             quant_max: self.quant_max,
-            scale: self.gather_blocks(|at, c| self.scale[at].0[c]),
+            scale: self.gather_blocks(|at, c| self.scale.lanes(at).0[c]),
             scale_dtype: self.scale_dtype,
             zero_point,
             zero_point_dtype: self.zero_point_dtype,
@@ -210,12 +208,9 @@ impl CpuWeight {
         let zeros = match &self.zero {
             Zeros::None(_) | Zeros::Same(_) => 0,
             Zeros::Codes(zero) => size_of_val(zero.as_slice()),
-            Zeros::Float { value, .. } => size_of_val(value.as_slice()),
+            Zeros::Float { value, .. } => value.bytes(),
         };
-        size_of_val(self.codes.as_slice())
-            + size_of_val(self.scale.as_slice())
-            + size_of_val(self.sums.as_slice())
-            + zeros
+        size_of_val(self.codes.as_slice()) + self.scale.bytes() + size_of_val(self.sums.as_slice()) + zeros
     }
 
     pub(super) fn bits(&self) -> u32 {
@@ -241,9 +236,9 @@ impl CpuWeight {
     /// The value of a code, as [`AffineQuantizedTensor::dequantize`] gives it; `at` is `panel · groups + group`.
     pub(super) fn value(&self, code: u8, at: usize, c: usize, dtype: FloatDtype) -> f32 {
         let t = |x: f32| dtype.round(x);
-        let scale = self.scale[at].0[c];
+        let scale = self.scale.lanes(at).0[c];
         match &self.zero {
-            Zeros::Float { value, mid } => t(t(t(code as f32 - *mid as f32) * scale) + value[at].0[c]),
+            Zeros::Float { value, mid } => t(t(t(code as f32 - *mid as f32) * scale) + value.lanes(at).0[c]),
             zero => {
                 let min = self.dtype.min() as f32;
                 let (code, zero) = (t(code as f32 + min), t(zero.code(at, c) as f32 + min));
@@ -355,7 +350,7 @@ fn pack_zeros(parts: &AffineParts, panels: usize, groups: &Groups) -> Zeros {
             }
         },
         ZeroPoints::Float(value) => Zeros::Float {
-            value: spread(value, 0.0, block_n, n, groups).into_iter().map(Lanes).collect(),
+            value: Values::new(spread(value, 0.0, block_n, n, groups), parts.zero_point_dtype),
             mid: (parts.mid() - min) as u8,
         },
     }

@@ -1,5 +1,6 @@
 //! Every tier that this machine has, held to a scalar reference.
 
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) mod glue;
 
 use super::{CpuWeight, Preference, TIER_VARIABLE, Tier};
@@ -47,21 +48,28 @@ fn weight(
             _ => rng.random_range(min..=max),
         })
         .collect();
+    let floats = DTYPES[rng.random_range(0..3)];
     let parts = AffineParts {
         shape: vec![n, k],
         block_size,
         dtype,
         quant_min: min,
         quant_max: max,
-        scale: (0..blocks).map(|_| rng.random_range(0.01f32..0.1)).collect(),
-        scale_dtype: FloatDtype::F32,
+        scale: (0..blocks)
+            .map(|_| floats.round(rng.random_range(0.01f32..0.1)))
+            .collect(),
+        scale_dtype: floats,
         zero_point: match zero {
             Zero::None => ZeroPoints::None,
             Zero::Same => ZeroPoints::Int(vec![(min + max) / 2; blocks]),
             Zero::Blocks => ZeroPoints::Int((0..blocks).map(|_| rng.random_range(min..=max)).collect()),
-            Zero::Float => ZeroPoints::Float((0..blocks).map(|_| rng.random_range(-1.0f32..1.0)).collect()),
+            Zero::Float => ZeroPoints::Float(
+                (0..blocks)
+                    .map(|_| floats.round(rng.random_range(-1.0f32..1.0)))
+                    .collect(),
+            ),
         },
-        zero_point_dtype: FloatDtype::F32,
+        zero_point_dtype: floats,
     };
     AffineQuantizedTensor::from_codes(parts, &codes).unwrap()
 }

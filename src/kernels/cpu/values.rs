@@ -1,0 +1,136 @@
+//! Floats of a packed weight, one for each channel of a panel, in 16 bits where their dtype has 16.
+
+use super::isa::{Block, Isa};
+use super::layout::{CHANNELS, Lanes};
+use crate::dtype::FloatDtype;
+use core::ops::Range;
+use half::{bf16, f16};
+
+/// Scales or float zero points, `[panel][group]`.
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// Bits of f32.
+    F32(Vec<Lanes<f32>>),
+    /// Bits of f16; every value is finite.
+    F16(Vec<[u16; CHANNELS]>),
+    /// Bits of bf16.
+    Bf16(Vec<[u16; CHANNELS]>),
+}
+
+impl Values {
+    /// Keeps `lanes` exactly, in the size of `dtype` if each of them has a value of it.
+    pub fn new(lanes: Vec<[f32; CHANNELS]>, dtype: FloatDtype) -> Self {
+        let fits = |fits: fn(f32) -> bool| lanes.as_flattened().iter().all(|x| fits(*x));
+        let bits = |bits: fn(f32) -> u16| lanes.iter().map(|lanes| lanes.map(bits)).collect();
+        match dtype {
+            FloatDtype::F16 if fits(|x| x.is_finite() && f16::from_f32(x).to_f32().to_bits() == x.to_bits()) => {
+                Self::F16(bits(|x| f16::from_f32(x).to_bits()))
+            }
+            FloatDtype::BF16 if fits(|x| x.to_bits() << 16 == 0) => Self::Bf16(bits(|x| (x.to_bits() >> 16) as u16)),
+            _ => Self::F32(lanes.into_iter().map(Lanes).collect()),
+        }
+    }
+
+    /// The values at `panel · groups + group`.
+    #[inline(always)]
+    pub fn lanes(&self, at: usize) -> Lanes<f32> {
+        match self {
+            Self::F32(lanes) => lanes[at],
+            Self::F16(bits) => Lanes(bits[at].map(|bits| f16::from_bits(bits).to_f32())),
+            Self::Bf16(bits) => Lanes(bits[at].map(|bits| bf16::from_bits(bits).to_f32())),
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(lanes) => size_of_val(lanes.as_slice()),
+            Self::F16(bits) | Self::Bf16(bits) => size_of_val(bits.as_slice()),
+        }
+    }
+}
+
+/// Reads consecutive values as f32.
+pub struct ReadValues<'a> {
+    /// From here.
+    pub values: &'a Values,
+    /// These.
+    pub at: Range<usize>,
+    /// As many.
+    pub out: &'a mut [Lanes<f32>],
+}
+
+impl<I: Isa> Block<I> for ReadValues<'_> {
+    #[inline(always)]
+    fn run(self, _: I) {
+        match self.values {
+            Values::F32(lanes) => self.out.copy_from_slice(&lanes[self.at]),
+            Values::F16(bits) => {
+                for (out, bits) in self.out.iter_mut().zip(&bits[self.at]) {
+                    for c in 0..CHANNELS {
+                        // A finite f16 has its exponent 112 lower than the f32 of the same bits.
+                        let magnitude = f32::from_bits((bits[c] as u32 & 0x7fff) << 13) * f32::from_bits(239 << 23);
+                        out.0[c] = f32::from_bits(magnitude.to_bits() | (bits[c] as u32 & 0x8000) << 16);
+                    }
+                }
+            }
+            Values::Bf16(bits) => {
+                for (out, bits) in self.out.iter_mut().zip(&bits[self.at]) {
+                    for c in 0..CHANNELS {
+                        out.0[c] = f32::from_bits((bits[c] as u32) << 16);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scalar::Scalar;
+    use super::*;
+
+    #[test]
+    fn every_finite_half_comes_back() {
+        for dtype in [FloatDtype::F16, FloatDtype::BF16] {
+            let all: Vec<f32> = (0..=u16::MAX)
+                .map(|bits| match dtype {
+                    FloatDtype::F16 => f16::from_bits(bits).to_f32(),
+                    _ => bf16::from_bits(bits).to_f32(),
+                })
+                .map(|x| if x.is_finite() { x } else { 0.0 })
+                .collect();
+            let lanes: Vec<[f32; CHANNELS]> = all.as_chunks().0.to_vec();
+            let values = Values::new(lanes.clone(), dtype);
+            assert_eq!(values.bytes(), 2 * all.len(), "{dtype}");
+            let mut out = vec![Lanes([0.0; CHANNELS]); lanes.len()];
+            let read = ReadValues {
+                values: &values,
+                at: 0..lanes.len(),
+                out: &mut out,
+            };
+            read.run(Scalar);
+            for (i, want) in lanes.iter().enumerate() {
+                assert_eq!(
+                    values.lanes(i).0.map(f32::to_bits),
+                    want.map(f32::to_bits),
+                    "{dtype} {i}"
+                );
+                assert_eq!(out[i].0.map(f32::to_bits), want.map(f32::to_bits), "{dtype} {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_stays_f32() {
+        for (value, dtype) in [
+            (0.1, FloatDtype::F16),
+            (f32::INFINITY, FloatDtype::F16),
+            (0.1, FloatDtype::BF16),
+        ] {
+            let values = Values::new(vec![[value; CHANNELS]], dtype);
+            assert!(matches!(values, Values::F32(_)));
+            assert_eq!(values.lanes(0).0, [value; CHANNELS]);
+        }
+    }
+}
