@@ -6,6 +6,12 @@ pub mod cpu;
 
 pub(crate) mod dtypes;
 
+mod unsupported;
+
+#[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
+#[path = "cpu/tests/glue.rs"]
+mod glue;
+
 #[cfg(feature = "flex")]
 #[path = "cpu/flex.rs"]
 mod flex;
@@ -15,6 +21,7 @@ mod flex;
 mod ndarray;
 
 pub use crate::primitives::expanded;
+pub use unsupported::Unsupported;
 
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
@@ -28,15 +35,6 @@ pub struct Native;
 /// Kernels in a backend's own tensor operations: they serve every backend, at the speed of its float product or below.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Portable;
-
-/// A weight that a kernel family cannot take, handed back with the reason.
-#[derive(Debug)]
-pub struct Unsupported {
-    /// The weight as it came.
-    pub weight: AffineQuantizedTensor,
-    /// Why no kernel of the family serves it.
-    pub reason: String,
-}
 
 /// The fused operations on packed weights that [`Quantized`](crate::Quantized) runs for a backend `B`.
 ///

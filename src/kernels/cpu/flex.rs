@@ -87,7 +87,7 @@ fn tensor(values: Vec<f32>, shape: Vec<usize>, dtype: DType) -> FlexTensor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cpu::tests::glue;
+    use super::super::glue;
     use crate::dtype::FloatDtype;
     use burn_std::DType;
 

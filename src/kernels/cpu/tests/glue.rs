@@ -1,6 +1,6 @@
 //! The glue of a backend, the same for Flex and NdArray.
 
-use super::{floats, same, weight};
+use super::cpu::tests::{Zero, floats, same, weight};
 use crate::Native;
 use crate::dtype::{FloatDtype, IntDtype};
 use crate::kernels::QuantKernels;
@@ -49,7 +49,7 @@ where
 {
     let device = B::Device::default();
     let mut rng = StdRng::seed_from_u64(11);
-    let w = weight(&mut rng, N, K, [1, 16], IntDtype::INT4, super::Zero::Blocks);
+    let w = weight(&mut rng, N, K, [1, 16], IntDtype::INT4, Zero::Blocks);
     let how = ActivationQuantization::int8_dynamic_asymmetric();
     let packed = pack::<B>(&w, how, &device);
     assert_eq!(<Native as QuantKernels<B>>::unpack(&packed), w);

@@ -1,7 +1,6 @@
 //! Every tier that this machine has, held to a scalar reference.
 
-#[cfg(any(feature = "flex", feature = "ndarray"))]
-pub(crate) mod glue;
+mod edges;
 
 use super::{CpuWeight, Preference, TIER_VARIABLE, Tier};
 use crate::dtype::{FloatDtype, IntDtype};
@@ -22,7 +21,7 @@ fn tiers() -> Vec<Tier> {
 
 /// What a test weight's zero points are.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Zero {
+pub(crate) enum Zero {
     None,
     Same,
     Blocks,
@@ -30,7 +29,7 @@ enum Zero {
 }
 
 /// A weight of random codes that include both ends of the range.
-fn weight(
+pub(crate) fn weight(
     rng: &mut StdRng,
     n: usize,
     k: usize,
@@ -74,7 +73,7 @@ fn weight(
     AffineQuantizedTensor::from_codes(parts, &codes).unwrap()
 }
 
-fn floats(rng: &mut StdRng, count: usize, dtype: FloatDtype) -> Vec<f32> {
+pub(crate) fn floats(rng: &mut StdRng, count: usize, dtype: FloatDtype) -> Vec<f32> {
     (0..count)
         .map(|_| dtype.round(rng.random_range(-3.0f32..3.0)))
         .collect()
@@ -98,7 +97,7 @@ fn dynamic(mapping: MappingType, scale: ActivationScale, scale_in_input_dtype: b
     }
 }
 
-fn same(got: &[f32], want: &[f32], what: &str) {
+pub(crate) fn same(got: &[f32], want: &[f32], what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         let equal = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();

@@ -1,0 +1,9 @@
+//! Of the kernels, what needs no backend.
+
+#[path = "../../../src/kernels/cpu/mod.rs"]
+pub mod cpu;
+#[path = "../../../src/kernels/unsupported.rs"]
+mod unsupported;
+
+pub use crate::primitives::expanded;
+pub use unsupported::Unsupported;
