@@ -1,7 +1,7 @@
 //! From rows of floats to 8-bit codes in the order that the integer products read.
 
 use super::isa::{Block, Isa};
-use super::layout::{Groups, QUADS};
+use super::layout::{Groups, TILE};
 use super::round::round;
 use crate::dtype::FloatDtype;
 use crate::spec::{ActivationQuantization, ActivationScale, MappingType};
@@ -16,7 +16,7 @@ pub struct Activations<Q> {
     pub quads: Vec<Q>,
     /// Everything else of a row, in row order.
     pub rows: Vec<Row>,
-    /// `[row][group]`: sums of the signed codes.
+    /// `[block][group][rows of the block]`: sums of the signed codes, times a factor.
     pub sums: Vec<i32>,
 }
 
@@ -114,7 +114,8 @@ impl Rule {
 /// A job's share of the quads, of the rows and of the sums.
 type Pieces<'a, Q> = ((&'a mut [Q], &'a mut [Row]), &'a mut [i32]);
 
-/// Quantizes `rows` rows of `groups.k` values, representable in `dtype`, for blocks of `blocks[..].1` rows from `blocks[..].0` on.
+/// Quantizes rows of `groups.k` values, representable in `dtype`, for blocks of `blocks[..].1` rows from `blocks[..].0` on;
+/// `narrow` where the products take 16-bit sums, `factor` that of the sums.
 pub fn quantize<I: Isa>(
     isa: I,
     x: &[f32],
@@ -122,6 +123,8 @@ pub fn quantize<I: Isa>(
     activation: &ActivationQuantization,
     groups: &Groups,
     blocks: &[(usize, usize)],
+    narrow: bool,
+    factor: i32,
 ) -> Activations<I::Quad> {
     let k = groups.k;
     let count: usize = blocks.iter().map(|block| block.1).sum();
@@ -188,6 +191,8 @@ pub fn quantize<I: Isa>(
             rule,
             shared,
             groups,
+            narrow,
+            factor,
             x,
             count,
             quads,
@@ -297,6 +302,8 @@ struct QuantizeRows<'a, Q> {
     /// Scale and zero point of every row, where they are shared.
     shared: Option<(f32, i32)>,
     groups: &'a Groups,
+    narrow: bool,
+    factor: i32,
     x: &'a [f32],
     count: usize,
     quads: &'a mut [Q],
@@ -307,10 +314,14 @@ struct QuantizeRows<'a, Q> {
 impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
     #[inline(always)]
     fn run(self, _: I) {
-        let (groups, count) = (self.groups, self.count);
-        let mut codes = vec![0i8; groups.k];
+        let (groups, count, padded) = (self.groups, self.count, self.groups.padded_k());
+        // [row][padded K]; what the groups leave out stays 0.
+        let mut codes = vec![0i8; count * padded];
         for r in 0..count {
-            let x = &self.x[r * groups.k..(r + 1) * groups.k];
+            let (x, codes) = (
+                &self.x[r * groups.k..(r + 1) * groups.k],
+                &mut codes[r * padded..][..padded],
+            );
             let range = scan(x);
             let (scale, zero) = match self.shared {
                 Some(shared) => shared,
@@ -323,26 +334,49 @@ impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
                 bad: range.bad,
             };
             if range.bad {
-                codes.fill(0i8);
-            } else {
-                encode(&self.rule, x, scale, zero, &mut codes);
+                continue;
             }
             for group in 0..groups.count {
-                let codes = &codes[groups.elements(group)];
-                self.sums[r * groups.count + group] = codes.iter().map(|code| *code as i32).sum();
-                let first = groups.tiles(group).start * QUADS * count;
-                let mut quads = self.quads[first..].chunks_exact_mut(count);
-                let (whole, tail) = codes.as_chunks::<4>();
-                for (quad, out) in whole.iter().zip(&mut quads) {
-                    out[r] = I::quad(*quad);
-                }
-                if let (false, Some(out)) = (tail.is_empty(), quads.next()) {
-                    let mut quad = [0; 4];
-                    quad[..tail.len()].copy_from_slice(tail);
-                    out[r] = I::quad(quad);
-                }
+                let elements = groups.elements(group);
+                let codes = &mut codes[groups.tiles(group).start * TILE..][..elements.len()];
+                encode(&self.rule, &x[elements], scale, zero, codes);
+                let sum: i32 = codes.iter().map(|code| *code as i32).sum();
+                self.sums[group * count + r] = sum.wrapping_mul(self.factor);
             }
         }
+        if self.narrow {
+            interleave(&codes, padded, self.quads, I::narrow_quad);
+        } else {
+            interleave(&codes, padded, self.quads, I::quad);
+        }
+    }
+}
+
+/// `[row][K]` becomes `[K / 4][row]`, four codes at a time.
+#[inline(always)]
+fn interleave<Q>(codes: &[i8], k: usize, out: &mut [Q], quad: impl Fn([i8; 4]) -> Q + Copy) {
+    let count = codes.len() / k;
+    let mut rows = codes.chunks_exact(k).map(|row| row.as_chunks::<4>().0);
+    let mut r = 0;
+    while count - r >= 4 {
+        let mut four: [&[[i8; 4]]; 4] = [&[]; 4];
+        four.iter_mut().zip(&mut rows).for_each(|(to, row)| *to = row);
+        let [a, b, c, d] = four.map(|row| row.as_chunks::<4>().0);
+        let out = &mut out[r..];
+        for (q, (((a, b), c), d)) in a.iter().zip(b).zip(c).zip(d).enumerate() {
+            let out = &mut out[q * 4 * count..][..3 * count + 4];
+            for i in 0..4 {
+                let out = &mut out[i * count..i * count + 4];
+                (out[0], out[1], out[2], out[3]) = (quad(a[i]), quad(b[i]), quad(c[i]), quad(d[i]));
+            }
+        }
+        r += 4;
+    }
+    for row in rows {
+        for (codes, out) in row.iter().zip(out[r..].iter_mut().step_by(count)) {
+            *out = quad(*codes);
+        }
+        r += 1;
     }
 }
 
@@ -352,24 +386,26 @@ impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
 fn encode(rule: &Rule, x: &[f32], scale: f32, zero: i32, out: &mut [i8]) {
     let inverse = rule.scale_dtype.round(1.0 / scale);
     let product = rule.dtype.promote(rule.scale_dtype);
-    let (zero, lo, hi) = (zero as f32, rule.lo as f32, rule.hi as f32);
-    let code = |steps: f32| smaller(larger(lo, steps.round_ties_even() + zero), hi);
+    // Clamped before it is rounded: the same, since the bounds are integers.
+    let (lo, hi) = ((rule.lo - zero) as f32, (rule.hi - zero) as f32);
+    let code = |steps: f32| smaller(larger(lo, steps), hi);
+    let shift = zero - rule.offset;
     match product {
         _ if inverse.is_infinite() => {
-            encode_with(x, out, rule.offset, |x| {
+            encode_with(x, out, shift, |x| {
                 code(if scale == 0.0 { 0.0 } else { product.round(x / scale) })
             });
         }
-        FloatDtype::F32 => encode_with(x, out, rule.offset, |x| code(x * inverse)),
-        dtype => encode_with(x, out, rule.offset, |x| code(round(dtype, x * inverse))),
+        FloatDtype::F32 => encode_with(x, out, shift, |x| code(x * inverse)),
+        dtype => encode_with(x, out, shift, |x| code(round(dtype, x * inverse))),
     }
 }
 
 #[inline(always)]
-fn encode_with(x: &[f32], out: &mut [i8], offset: i32, code: impl Fn(f32) -> f32) {
-    // Adding 1.5 · 2^23 puts a small integer into the low bits of a float.
+fn encode_with(x: &[f32], out: &mut [i8], shift: i32, code: impl Fn(f32) -> f32) {
+    // Adding 1.5 · 2^23 rounds to an integer, ties to even, and puts it into the low bits.
     const MAGIC: f32 = 12_582_912.0;
     for (x, out) in x.iter().zip(out) {
-        *out = ((code(*x) + MAGIC).to_bits() as i32).wrapping_sub(offset) as i8;
+        *out = ((code(*x) + MAGIC).to_bits() as i32).wrapping_add(shift) as i8;
     }
 }

@@ -33,6 +33,16 @@ macro_rules! lanes {
         type F32 = [__m256; 2];
 
         #[inline(always)]
+        fn prefetch(self, line: &Line, near: bool) {
+            // SAFETY: a hint on memory that is borrowed; SSE is part of x86-64.
+            unsafe {
+                match near {
+                    true => _mm_prefetch::<_MM_HINT_T0>((&raw const line.0).cast()),
+                    false => _mm_prefetch::<_MM_HINT_T1>((&raw const line.0).cast()),
+                }
+            }
+        }
+        #[inline(always)]
         fn splat_i32(self, value: i32) -> [__m256i; 2] {
             // SAFETY: the token proves AVX2.
             unsafe { [_mm256_set1_epi32(value); 2] }
@@ -61,6 +71,17 @@ macro_rules! lanes {
         fn mul_i32(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
             // SAFETY: the token proves AVX2.
             unsafe { [_mm256_mullo_epi32(a[0], b[0]), _mm256_mullo_epi32(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn mul_small(self, acc: [__m256i; 2], a: [__m256i; 2], b: i32) -> [__m256i; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe {
+                let b = _mm256_set1_epi32(b & 0xffff);
+                [
+                    _mm256_add_epi32(acc[0], _mm256_madd_epi16(a[0], b)),
+                    _mm256_add_epi32(acc[1], _mm256_madd_epi16(a[1], b)),
+                ]
+            }
         }
         #[inline(always)]
         fn to_f32(self, value: [__m256i; 2]) -> [__m256; 2] {
@@ -174,10 +195,12 @@ impl Isa for AvxVnni {
 }
 
 impl Isa for Avx2 {
-    /// Codes 0 and 2 of each channel in 16 bits each (two registers), then codes 1 and 3. The saturating `maddubs` is not used.
+    /// Codes 0 and 2 of each channel in 16 bits each (two registers), then codes 1 and 3. The saturating `maddubs` takes codes below 8 bits only, which it cannot saturate.
     type Weights = [[__m256i; 2]; 2];
-    /// Activation codes 0 and 2 in the low half, 1 and 3 in the high half, 16 bits each.
-    type Quad = i64;
+    /// Activation codes 0 and 2, then 1 and 3, 16 bits each; for narrow sums, four bytes, then nothing.
+    type Quad = [i32; 2];
+
+    const NARROW: bool = true;
 
     lanes!();
 
@@ -191,8 +214,12 @@ impl Isa for Avx2 {
         unsafe { inner(self, block) }
     }
     #[inline(always)]
-    fn quad(codes: [i8; 4]) -> i64 {
+    fn quad(codes: [i8; 4]) -> [i32; 2] {
         super::isa::pairs(codes)
+    }
+    #[inline(always)]
+    fn narrow_quad(codes: [i8; 4]) -> [i32; 2] {
+        [i32::from_ne_bytes(codes.map(|code| code as u8)), 0]
     }
     #[inline(always)]
     fn weights(self, line: &Line) -> [[__m256i; 2]; 2] {
@@ -211,16 +238,40 @@ impl Isa for Avx2 {
         }
     }
     #[inline(always)]
-    fn dot(self, acc: [__m256i; 2], w: [[__m256i; 2]; 2], x: i64) -> [__m256i; 2] {
+    fn dot(self, acc: [__m256i; 2], w: [[__m256i; 2]; 2], x: [i32; 2]) -> [__m256i; 2] {
         let mut out = acc;
         // SAFETY: the token proves AVX2.
         unsafe {
-            let (even, odd) = (_mm256_set1_epi32(x as i32), _mm256_set1_epi32((x >> 32) as i32));
+            let (even, odd) = (_mm256_set1_epi32(x[0]), _mm256_set1_epi32(x[1]));
             for half in 0..2 {
                 let pairs = _mm256_add_epi32(_mm256_madd_epi16(w[0][half], even), _mm256_madd_epi16(w[1][half], odd));
                 out[half] = _mm256_add_epi32(out[half], pairs);
             }
         }
         out
+    }
+    #[inline(always)]
+    fn narrow_dot(self, sums: [__m256i; 2], line: &Line, x: [i32; 2]) -> [__m256i; 2] {
+        let line: *const __m256i = (&raw const line.0).cast();
+        // SAFETY: the token proves AVX2; `Line` is 64 bytes, aligned to 64.
+        unsafe {
+            let x = _mm256_set1_epi32(x[0]);
+            let (a, b) = (_mm256_load_si256(line), _mm256_load_si256(line.add(1)));
+            [
+                _mm256_add_epi16(sums[0], _mm256_maddubs_epi16(a, x)),
+                _mm256_add_epi16(sums[1], _mm256_maddubs_epi16(b, x)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn add_narrow(self, acc: [__m256i; 2], sums: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(sums[0], ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(sums[1], ones)),
+            ]
+        }
     }
 }

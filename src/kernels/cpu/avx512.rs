@@ -45,6 +45,16 @@ macro_rules! lanes {
         const WIDE: bool = true;
 
         #[inline(always)]
+        fn prefetch(self, line: &Line, near: bool) {
+            // SAFETY: a hint on memory that is borrowed; SSE is part of x86-64.
+            unsafe {
+                match near {
+                    true => _mm_prefetch::<_MM_HINT_T0>((&raw const line.0).cast()),
+                    false => _mm_prefetch::<_MM_HINT_T1>((&raw const line.0).cast()),
+                }
+            }
+        }
+        #[inline(always)]
         fn splat_i32(self, value: i32) -> __m512i {
             // SAFETY: the token proves AVX-512 F.
             unsafe { _mm512_set1_epi32(value) }
@@ -156,13 +166,20 @@ impl Isa for Avx512Vnni {
         // SAFETY: the token proves AVX-512 F and VNNI.
         unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(x)) }
     }
+    #[inline(always)]
+    fn mul_small(self, acc: __m512i, a: __m512i, b: i32) -> __m512i {
+        // SAFETY: the token proves AVX-512 F and VNNI.
+        unsafe { _mm512_dpwssd_epi32(acc, a, _mm512_set1_epi32(b & 0xffff)) }
+    }
 }
 
 impl Isa for Avx512 {
     /// Codes 0 and 2 of each channel in 16 bits each, then codes 1 and 3.
     type Weights = [__m512i; 2];
-    /// Activation codes 0 and 2 in the low half, 1 and 3 in the high half, 16 bits each.
-    type Quad = i64;
+    /// Activation codes 0 and 2, then 1 and 3, 16 bits each; for narrow sums, four bytes, then nothing.
+    type Quad = [i32; 2];
+
+    const NARROW: bool = true;
 
     lanes!();
 
@@ -176,8 +193,12 @@ impl Isa for Avx512 {
         unsafe { inner(self, block) }
     }
     #[inline(always)]
-    fn quad(codes: [i8; 4]) -> i64 {
+    fn quad(codes: [i8; 4]) -> [i32; 2] {
         super::isa::pairs(codes)
+    }
+    #[inline(always)]
+    fn narrow_quad(codes: [i8; 4]) -> [i32; 2] {
+        [i32::from_ne_bytes(codes.map(|code| code as u8)), 0]
     }
     #[inline(always)]
     fn weights(self, line: &Line) -> [__m512i; 2] {
@@ -191,12 +212,30 @@ impl Isa for Avx512 {
         }
     }
     #[inline(always)]
-    fn dot(self, acc: __m512i, w: [__m512i; 2], x: i64) -> __m512i {
+    fn dot(self, acc: __m512i, w: [__m512i; 2], x: [i32; 2]) -> __m512i {
         // SAFETY: the token proves AVX-512 F and BW.
         unsafe {
-            let even = _mm512_madd_epi16(w[0], _mm512_set1_epi32(x as i32));
-            let odd = _mm512_madd_epi16(w[1], _mm512_set1_epi32((x >> 32) as i32));
+            let even = _mm512_madd_epi16(w[0], _mm512_set1_epi32(x[0]));
+            let odd = _mm512_madd_epi16(w[1], _mm512_set1_epi32(x[1]));
             _mm512_add_epi32(_mm512_add_epi32(acc, even), odd)
         }
+    }
+    #[inline(always)]
+    fn narrow_dot(self, sums: __m512i, line: &Line, x: [i32; 2]) -> __m512i {
+        // SAFETY: the token proves AVX-512 F and BW; `Line` is 64 bytes, aligned to 64.
+        unsafe {
+            let line = _mm512_load_si512((&raw const line.0).cast());
+            _mm512_add_epi16(sums, _mm512_maddubs_epi16(line, _mm512_set1_epi32(x[0])))
+        }
+    }
+    #[inline(always)]
+    fn add_narrow(self, acc: __m512i, sums: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512 F and BW.
+        unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(sums, _mm512_set1_epi16(1))) }
+    }
+    #[inline(always)]
+    fn mul_small(self, acc: __m512i, a: __m512i, b: i32) -> __m512i {
+        // SAFETY: the token proves AVX-512 F and BW.
+        unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(a, _mm512_set1_epi32(b & 0xffff))) }
     }
 }

@@ -29,16 +29,39 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const FLOAT_SHIFT: f32 = 0.0;
     /// Whether there are 32 registers of 16 lanes.
     const WIDE: bool = false;
+    /// Whether products of codes below 8 bits are summed in 16 bits first.
+    const NARROW: bool = false;
 
     /// Runs a block compiled for these instructions.
     fn enter<B: Block<Self>>(self, block: B);
 
-    /// Four activation codes as an operand.
+    /// Four activation codes as an operand of [`Isa::dot`].
     fn quad(codes: [i8; 4]) -> Self::Quad;
+    /// Four activation codes as an operand of [`Isa::narrow_dot`].
+    fn narrow_quad(codes: [i8; 4]) -> Self::Quad {
+        Self::quad(codes)
+    }
     /// A line of unsigned weight codes as an operand.
     fn weights(self, line: &Line) -> Self::Weights;
     /// `acc[c] + Σ_i w[c][i] · x[i]`, exact modulo 2^32.
     fn dot(self, acc: Self::I32, w: Self::Weights, x: Self::Quad) -> Self::I32;
+
+    /// As [`Isa::dot`], in two sums of 16 bits a lane that the caller keeps from overflowing; only where [`Isa::NARROW`].
+    fn narrow_dot(self, _sums: Self::I32, _line: &Line, _x: Self::Quad) -> Self::I32 {
+        unreachable!("narrow sums belong to tiers without a dot product of bytes")
+    }
+    /// Adds both sums of [`Isa::narrow_dot`] to each lane.
+    fn add_narrow(self, _acc: Self::I32, _sums: Self::I32) -> Self::I32 {
+        unreachable!("narrow sums belong to tiers without a dot product of bytes")
+    }
+    /// `acc + a · b`, with a and b inside 16 bits.
+    #[inline(always)]
+    fn mul_small(self, acc: Self::I32, a: Self::I32, b: i32) -> Self::I32 {
+        self.add_i32(acc, self.mul_i32(a, self.splat_i32(b)))
+    }
+    /// Asks for a line that will be read soon, in the nearest cache or the next one. A hint.
+    #[inline(always)]
+    fn prefetch(self, _line: &Line, _near: bool) {}
 
     /// The same integer in each lane.
     fn splat_i32(self, value: i32) -> Self::I32;
@@ -133,9 +156,9 @@ pub fn can_run(tier: Tier) -> bool {
 /// Codes 0 and 2, then 1 and 3, in 16 bits each, low first: the operand of 16-bit pair products.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub fn pairs(codes: [i8; 4]) -> i64 {
-    let [a, b, c, d] = codes.map(|code| code as u16 as u64);
-    (a | c << 16 | b << 32 | d << 48) as i64
+pub fn pairs(codes: [i8; 4]) -> [i32; 2] {
+    let [a, c, b, d] = codes.map(|code| code as u16 as u32);
+    [(a | b << 16) as i32, (c | d << 16) as i32]
 }
 
 /// 16 bytes as integers, less `shift`.

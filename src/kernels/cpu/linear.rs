@@ -3,10 +3,13 @@
 //! Threads share columns; a thread takes 4 panels at a time, some rows at a time, and walks K in chunks whose codes fit a near cache.
 //! Every output is one chain of sums in K order, so a row depends neither on the number of threads nor on the other rows.
 
-use super::activation::{Activations, quantize};
+use super::activation::{Activations, needs_sums, quantize};
+use super::ahead::Ahead;
 use super::blocks::{GroupZeros, Panels};
 use super::finish::{FinishDot, FinishFloat};
 use super::float::pack_floats;
+use super::int_blocks::{GroupSums, narrow_quads};
+use super::int_linear::row_sizes;
 use super::isa::{Block, Isa, Program};
 use super::layout::{CHANNELS, Lanes, Line, QUADS, unpack};
 use super::values::ReadValues;
@@ -53,9 +56,24 @@ impl Program for Linear<'_> {
             return;
         }
         let operand = if w.activation.is_quantized() {
-            let blocks = row_blocks(self.rows, if I::WIDE { &[6, 4, 2, 1] } else { &[4, 2, 1] });
+            let blocks = row_blocks(self.rows, row_sizes::<I>());
+            let narrow = narrow_quads::<I>(w.bits()) > 0;
+            let factor = match &w.zero {
+                _ if w.groups.count == 1 => 1,
+                Zeros::Codes(_) => -1,
+                zero => I::WEIGHT_SHIFT - zero.code(0, 0) as i32,
+            };
             Operand::Codes(
-                quantize(isa, self.x, self.dtype, &w.activation, &w.groups, &blocks),
+                quantize(
+                    isa,
+                    self.x,
+                    self.dtype,
+                    &w.activation,
+                    &w.groups,
+                    &blocks,
+                    narrow,
+                    factor,
+                ),
                 blocks,
             )
         } else {
@@ -69,6 +87,7 @@ impl Program for Linear<'_> {
             w,
             operand: &operand,
             chunks: &chunks,
+            near: self.rows <= FEW_ROWS,
             dtype: self.dtype,
             bias: self.bias,
         };
@@ -118,17 +137,20 @@ pub(super) struct Chunk {
     pub first_group: usize,
     /// Tiles of each group in the chunk.
     pub sizes: Vec<usize>,
+    /// Tiles and elements of each group, where the chunk has whole groups.
+    lengths: Vec<(usize, usize)>,
 }
 
 /// K in chunks; grouped integer products need whole groups.
 fn chunks(w: &CpuWeight, rows: usize) -> Vec<Chunk> {
     let groups = &w.groups;
     let whole = w.activation.is_quantized() && groups.count > 1;
-    let target = match (w.bits(), rows <= FEW_ROWS) {
-        (8, true) => usize::MAX,
-        (8, false) if w.activation.is_quantized() => 128,
-        (_, false) => 32,
-        (_, true) => 8,
+    // The codes of 4 panels by 8 tiles are 16 KiB, which the first-level cache keeps beside the activations.
+    let target = match (w.activation.is_quantized(), w.bits(), rows <= FEW_ROWS) {
+        (true, ..) => 8,
+        (false, 8, true) => usize::MAX,
+        (false, _, true) => 8,
+        (false, _, false) => 32,
     };
     let mut out: Vec<Chunk> = Vec::new();
     let mut open = false;
@@ -140,6 +162,7 @@ fn chunks(w: &CpuWeight, rows: usize) -> Vec<Chunk> {
                     tiles: tiles.start..tiles.start,
                     first_group: group,
                     sizes: Vec::new(),
+                    lengths: Vec::new(),
                 });
             }
             let chunk = out.last_mut().expect("a chunk is open");
@@ -150,6 +173,7 @@ fn chunks(w: &CpuWeight, rows: usize) -> Vec<Chunk> {
             }
             let take = if whole { tiles.len() } else { tiles.len().min(room) };
             chunk.sizes.push(take);
+            chunk.lengths.push((take, groups.elements(group).len()));
             chunk.tiles.end += take;
             tiles.start += take;
             open = chunk.tiles.len() < target;
@@ -194,6 +218,8 @@ pub(super) struct Product<'a, I: Isa> {
     pub w: &'a CpuWeight,
     pub operand: &'a Operand<I::Quad>,
     chunks: &'a [Chunk],
+    /// Whether chunks fit the nearest cache.
+    near: bool,
     pub dtype: FloatDtype,
     pub bias: Option<&'a [f32]>,
 }
@@ -228,11 +254,11 @@ impl<I: Isa> Product<'_, I> {
         match self.operand {
             Operand::Codes(x, _) if self.w.groups.count == 1 => {
                 let mut acc = vec![Lanes([0i32; CHANNELS]); lanes];
-                self.blocks(piece, blocks, |panels, blocks, rows, out| {
+                self.blocks(piece, blocks, |panels, next, blocks, rows, out| {
                     let acc = &mut acc[..rows.len() * PANELS];
                     acc.fill(Lanes([0; CHANNELS]));
-                    self.walk(&panels, &mut scratch, |chunk, w| {
-                        self.dot(x, blocks, chunk, w.codes, panels.len(), acc)
+                    self.walk(&panels, &next, &mut scratch, |chunk, w| {
+                        self.dot(x, blocks, chunk, w, panels.len(), acc)
                     });
                     let finish = FinishDot {
                         product: self,
@@ -248,10 +274,10 @@ impl<I: Isa> Product<'_, I> {
             }
             operand => {
                 let mut acc = vec![Lanes([0f32; CHANNELS]); lanes];
-                self.blocks(piece, blocks, |panels, blocks, rows, out| {
+                self.blocks(piece, blocks, |panels, next, blocks, rows, out| {
                     let acc = &mut acc[..rows.len() * PANELS];
                     acc.fill(Lanes([0.0; CHANNELS]));
-                    self.walk(&panels, &mut scratch, |chunk, w| match operand {
+                    self.walk(&panels, &next, &mut scratch, |chunk, w| match operand {
                         Operand::Codes(x, _) => self.group_dot(x, blocks, chunk, w, &panels, acc),
                         Operand::Floats(x, ..) => self.float_dot(x, blocks, chunk, w, &panels, acc),
                     });
@@ -269,22 +295,25 @@ impl<I: Isa> Product<'_, I> {
         }
     }
 
-    /// Calls `block(panels, blocks of rows, rows, the rows of the piece)` over the piece.
+    /// Calls `block(panels, the panels after them, blocks of rows, rows, the rows of the piece)` over the piece.
     fn blocks(
         &self,
         piece: &mut Piece,
         blocks: &[(usize, usize)],
-        mut block: impl FnMut(Range<usize>, &[(usize, usize)], Range<usize>, &mut [&mut [f32]]),
+        mut block: impl FnMut(Range<usize>, Range<usize>, &[(usize, usize)], Range<usize>, &mut [&mut [f32]]),
     ) {
         for first in piece.panels.clone().step_by(PANELS) {
             let panels = first..(first + PANELS).min(piece.panels.end);
+            let after = panels.end..(panels.end + PANELS).min(piece.panels.end);
             let mut from = 0;
             while from < blocks.len() {
                 let start = blocks[from].0;
                 let count = blocks[from..].iter().take_while(|b| b.0 + b.1 <= start + ROWS).count();
                 let last = blocks[from + count - 1];
+                let is_last = from + count == blocks.len();
                 block(
                     panels.clone(),
+                    if is_last { after.clone() } else { panels.clone() },
                     &blocks[from..from + count],
                     start..last.0 + last.1,
                     &mut piece.rows,
@@ -294,10 +323,29 @@ impl<I: Isa> Product<'_, I> {
         }
     }
 
-    /// Calls `visit` with each chunk of K of some panels.
-    fn walk(&self, panels: &Range<usize>, scratch: &mut Scratch, mut visit: impl FnMut(&Chunk, ChunkOf)) {
+    /// Calls `visit` with each chunk of K of some panels; the panels of `next` will follow.
+    fn walk(
+        &self,
+        panels: &Range<usize>,
+        next: &Range<usize>,
+        scratch: &mut Scratch,
+        mut visit: impl FnMut(&Chunk, ChunkOf),
+    ) {
         let (w, bits) = (self.w, self.w.bits() as usize);
-        for chunk in self.chunks {
+        let near = self.near;
+        for (c, chunk) in self.chunks.iter().enumerate() {
+            let (after, of) = match self.chunks.get(c + 1) {
+                Some(after) => (after, panels),
+                None => (&self.chunks[0], next),
+            };
+            let stride = w.groups.total_tiles * bits;
+            let ahead = Ahead::new(
+                &w.codes[(of.start * stride + after.tiles.start * bits).min(w.codes.len())..],
+                stride,
+                of.len(),
+                after.tiles.len() * bits,
+                near,
+            );
             let (lines, groups) = (chunk.tiles.len() * QUADS, chunk.sizes.len());
             for (i, panel) in panels.clone().enumerate() {
                 if bits < 8 {
@@ -316,6 +364,17 @@ impl<I: Isa> Product<'_, I> {
                         out: &mut scratch.scale[i * groups..][..groups],
                     });
                 }
+                if !scratch.sums.is_empty() {
+                    self.isa.enter(GroupSums {
+                        w: match bits {
+                            8 => &w.panel(panel)[chunk.tiles.start * QUADS..][..lines],
+                            _ => &scratch.quads[i * lines..][..lines],
+                        },
+                        groups: &chunk.lengths,
+                        zero: self.zeros(at, 0),
+                        out: &mut scratch.sums[i * groups..][..groups],
+                    });
+                }
                 if let Zeros::Float { value, .. } = &w.zero {
                     self.isa.enter(ReadValues {
                         values: value,
@@ -324,7 +383,6 @@ impl<I: Isa> Product<'_, I> {
                     });
                 }
             }
-            let stride = w.groups.total_tiles * QUADS;
             let codes = match bits {
                 8 => Panels {
                     lines: &w.codes[panels.start * stride + chunk.tiles.start * QUADS..],
@@ -343,7 +401,9 @@ impl<I: Isa> Product<'_, I> {
                     codes,
                     scale: &scratch.scale,
                     value: &scratch.value,
+                    sums: &scratch.sums,
                     groups,
+                    ahead,
                 },
             );
         }
@@ -369,8 +429,12 @@ pub(super) struct ChunkOf<'a> {
     pub scale: &'a [Lanes<f32>],
     /// The same: float zero points.
     pub value: &'a [Lanes<f32>],
-    /// Groups of the chunk: the stride of both.
+    /// The same: `Σ (w − zw)`; empty where no product needs them.
+    pub sums: &'a [Lanes<i32>],
+    /// Groups of the chunk: the stride of all.
     pub groups: usize,
+    /// The codes of the chunk that follows.
+    pub ahead: Ahead<'a>,
 }
 
 /// What a thread unpacks a chunk into.
@@ -378,6 +442,7 @@ struct Scratch {
     quads: Vec<Line>,
     scale: Vec<Lanes<f32>>,
     value: Vec<Lanes<f32>>,
+    sums: Vec<Lanes<i32>>,
 }
 
 impl Scratch {
@@ -386,10 +451,12 @@ impl Scratch {
         let (tiles, groups) = (largest(|chunk| chunk.tiles.len()), largest(|chunk| chunk.sizes.len()));
         let floats = |needed: bool| vec![Lanes([0.0; CHANNELS]); if needed { groups } else { 0 }];
         let float_zeros = matches!(w.zero, Zeros::Float { .. });
+        let sums = w.groups.count > 1 && needs_sums(&w.activation);
         Self {
             quads: vec![Line::ZERO; if w.bits() < 8 { tiles * QUADS } else { 0 }],
             scale: floats(w.groups.count > 1 || float_zeros),
             value: floats(float_zeros),
+            sums: vec![Lanes([0; CHANNELS]); if sums { groups } else { 0 }],
         }
     }
 }

@@ -1,6 +1,7 @@
 //! SIMD kernels on plain slices: weights packed once, products chosen by instruction set at run time.
 
 mod activation;
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx2;

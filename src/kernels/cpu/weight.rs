@@ -37,7 +37,7 @@ pub struct CpuWeight {
     /// `[panel][group]`.
     pub(super) scale: Values,
     pub(super) zero: Zeros,
-    /// `[panel][group]`: `Σ (code − zero)`, empty where no product needs it.
+    /// `[panel]`: `Σ (code − zero)` along K, empty where no product needs it. Products in groups sum the codes of a chunk as they unpack it.
     pub(super) sums: Vec<Lanes<i32>>,
     kernel: Kernel,
 }
@@ -94,8 +94,8 @@ impl CpuWeight {
         let mut codes = vec![Line::ZERO; panels * groups.total_tiles * bits];
         let mut sums = vec![
             Lanes([0; CHANNELS]);
-            if super::activation::needs_sums(&activation) {
-                panels * groups.count
+            if groups.count == 1 && super::activation::needs_sums(&activation) {
+                panels
             } else {
                 0
             }
