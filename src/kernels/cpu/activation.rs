@@ -114,18 +114,28 @@ impl Rule {
 /// A job's share of the quads, of the rows and of the sums.
 type Pieces<'a, Q> = ((&'a mut [Q], &'a mut [Row]), &'a mut [i32]);
 
-/// Quantizes rows of `groups.k` values, representable in `dtype`, for blocks of `blocks[..].1` rows from `blocks[..].0` on;
-/// `narrow` where the products take 16-bit sums, `factor` that of the sums.
+/// What a product wants of its activations.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// How K falls into groups.
+    pub groups: &'a Groups,
+    /// First row and rows of each block.
+    pub blocks: &'a [(usize, usize)],
+    /// Whether the products take 16-bit sums.
+    pub narrow: bool,
+    /// What the sums of the codes are multiplied with.
+    pub factor: i32,
+}
+
+/// Quantizes rows of `groups.k` values, representable in `dtype`.
 pub fn quantize<I: Isa>(
     isa: I,
     x: &[f32],
     dtype: FloatDtype,
     activation: &ActivationQuantization,
-    groups: &Groups,
-    blocks: &[(usize, usize)],
-    narrow: bool,
-    factor: i32,
+    wanted: Wanted,
 ) -> Activations<I::Quad> {
+    let Wanted { groups, blocks, .. } = wanted;
     let k = groups.k;
     let count: usize = blocks.iter().map(|block| block.1).sum();
     let quads_of_row = groups.padded_k() / 4;
@@ -190,9 +200,7 @@ pub fn quantize<I: Isa>(
         isa.enter(QuantizeRows {
             rule,
             shared,
-            groups,
-            narrow,
-            factor,
+            wanted,
             x,
             count,
             quads,
@@ -301,9 +309,7 @@ struct QuantizeRows<'a, Q> {
     rule: Rule,
     /// Scale and zero point of every row, where they are shared.
     shared: Option<(f32, i32)>,
-    groups: &'a Groups,
-    narrow: bool,
-    factor: i32,
+    wanted: Wanted<'a>,
     x: &'a [f32],
     count: usize,
     quads: &'a mut [Q],
@@ -314,7 +320,8 @@ struct QuantizeRows<'a, Q> {
 impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
     #[inline(always)]
     fn run(self, _: I) {
-        let (groups, count, padded) = (self.groups, self.count, self.groups.padded_k());
+        let (groups, count) = (self.wanted.groups, self.count);
+        let padded = groups.padded_k();
         // [row][padded K]; what the groups leave out stays 0.
         let mut codes = vec![0i8; count * padded];
         for r in 0..count {
@@ -341,10 +348,10 @@ impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
                 let codes = &mut codes[groups.tiles(group).start * TILE..][..elements.len()];
                 encode(&self.rule, &x[elements], scale, zero, codes);
                 let sum: i32 = codes.iter().map(|code| *code as i32).sum();
-                self.sums[group * count + r] = sum.wrapping_mul(self.factor);
+                self.sums[group * count + r] = sum.wrapping_mul(self.wanted.factor);
             }
         }
-        if self.narrow {
+        if self.wanted.narrow {
             interleave(&codes, padded, self.quads, I::narrow_quad);
         } else {
             interleave(&codes, padded, self.quads, I::quad);

@@ -6,7 +6,7 @@
 use super::ahead::Ahead;
 use super::blocks::{GroupZeros, Panels, Tile};
 use super::isa::{Block, Isa, widen};
-use super::layout::{CHANNELS, Lanes, Line, QUADS, TILE};
+use super::layout::{Lanes, Line, QUADS, TILE};
 
 /// Quads that one narrow sum takes for codes of `bits` bits, so that 16 bits hold it: a quad adds 2 · (2^bits − 1) · 128 at most.
 /// 0 where narrow sums are not used.

@@ -1,7 +1,6 @@
 //! Integer products of one chunk of K: row blocks by panels.
 
 use super::activation::{Activations, offset};
-use super::ahead::Ahead;
 use super::blocks::Tile;
 use super::int_blocks::{Dot, GroupDot, narrow_quads};
 use super::isa::Isa;

@@ -3,7 +3,7 @@
 //! Threads share columns; a thread takes 4 panels at a time, some rows at a time, and walks K in chunks whose codes fit a near cache.
 //! Every output is one chain of sums in K order, so a row depends neither on the number of threads nor on the other rows.
 
-use super::activation::{Activations, needs_sums, quantize};
+use super::activation::{Activations, Wanted, needs_sums, quantize};
 use super::ahead::Ahead;
 use super::blocks::{GroupZeros, Panels};
 use super::finish::{FinishDot, FinishFloat};
@@ -57,25 +57,17 @@ impl Program for Linear<'_> {
         }
         let operand = if w.activation.is_quantized() {
             let blocks = row_blocks(self.rows, row_sizes::<I>());
-            let narrow = narrow_quads::<I>(w.bits()) > 0;
-            let factor = match &w.zero {
-                _ if w.groups.count == 1 => 1,
-                Zeros::Codes(_) => -1,
-                zero => I::WEIGHT_SHIFT - zero.code(0, 0) as i32,
+            let wanted = Wanted {
+                groups: &w.groups,
+                blocks: &blocks,
+                narrow: narrow_quads::<I>(w.bits()) > 0,
+                factor: match &w.zero {
+                    _ if w.groups.count == 1 => 1,
+                    Zeros::Codes(_) => -1,
+                    zero => I::WEIGHT_SHIFT - zero.code(0, 0) as i32,
+                },
             };
-            Operand::Codes(
-                quantize(
-                    isa,
-                    self.x,
-                    self.dtype,
-                    &w.activation,
-                    &w.groups,
-                    &blocks,
-                    narrow,
-                    factor,
-                ),
-                blocks,
-            )
+            Operand::Codes(quantize(isa, self.x, self.dtype, &w.activation, wanted), blocks)
         } else {
             let blocks = row_blocks(self.rows, if I::WIDE { &[24, 12, 8, 4, 2, 1] } else { &[6, 4, 2, 1] });
             let (x, bad) = pack_floats(isa, self.x, &w.groups, &blocks);

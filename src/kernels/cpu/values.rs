@@ -67,17 +67,17 @@ impl<I: Isa> Block<I> for ReadValues<'_> {
             Values::F32(lanes) => self.out.copy_from_slice(&lanes[self.at]),
             Values::F16(bits) => {
                 for (out, bits) in self.out.iter_mut().zip(&bits[self.at]) {
-                    for c in 0..CHANNELS {
+                    for (out, bits) in out.0.iter_mut().zip(bits) {
                         // A finite f16 has its exponent 112 lower than the f32 of the same bits.
-                        let magnitude = f32::from_bits((bits[c] as u32 & 0x7fff) << 13) * f32::from_bits(239 << 23);
-                        out.0[c] = f32::from_bits(magnitude.to_bits() | (bits[c] as u32 & 0x8000) << 16);
+                        let magnitude = f32::from_bits((*bits as u32 & 0x7fff) << 13) * f32::from_bits(239 << 23);
+                        *out = f32::from_bits(magnitude.to_bits() | (*bits as u32 & 0x8000) << 16);
                     }
                 }
             }
             Values::Bf16(bits) => {
                 for (out, bits) in self.out.iter_mut().zip(&bits[self.at]) {
-                    for c in 0..CHANNELS {
-                        out.0[c] = f32::from_bits((bits[c] as u32) << 16);
+                    for (out, bits) in out.0.iter_mut().zip(bits) {
+                        *out = f32::from_bits((*bits as u32) << 16);
                     }
                 }
             }
