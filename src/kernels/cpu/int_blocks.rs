@@ -166,13 +166,25 @@ impl<I: Isa> Block<I> for GroupSums<'_> {
     #[inline(always)]
     fn run(self, isa: I) {
         let ones = I::quad([1; 4]);
+        let narrow_ones = I::narrow_quad([1; 4]);
         let mut quad = 0;
         for (group, (tiles, elements)) in self.groups.iter().enumerate() {
             let end = quad + tiles * QUADS;
             let mut sums = [isa.splat_i32(0); 2];
-            for lines in self.w[quad..end].as_chunks::<2>().0 {
-                for i in 0..2 {
-                    sums[i] = isa.dot(sums[i], isa.weights(&lines[i]), ones);
+            if I::NARROW {
+                // Sixteen codes of 8 bits stay inside 16 bits.
+                for lines in self.w[quad..end].as_chunks::<QUADS>().0 {
+                    let mut both = isa.splat_i32(0);
+                    for line in lines {
+                        both = isa.narrow_dot(both, line, narrow_ones);
+                    }
+                    sums[0] = isa.add_narrow(sums[0], both);
+                }
+            } else {
+                for lines in self.w[quad..end].as_chunks::<2>().0 {
+                    for i in 0..2 {
+                        sums[i] = isa.dot(sums[i], isa.weights(&lines[i]), ones);
+                    }
                 }
             }
             let sum = isa.add_i32(sums[0], sums[1]);

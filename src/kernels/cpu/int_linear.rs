@@ -19,6 +19,7 @@ const SMALL_GROUP: usize = 128;
 /// Tiles that blocks of `rows` by `panels` go through in all, where each goes through `tiles`.
 fn tiles_of_all<I: Isa>(blocks: &[(usize, usize)], panels: usize, tiles: usize) -> usize {
     let width = |rows: usize| match (I::WIDE, rows) {
+        (false, 1) => 2,
         (false, _) => 1,
         (true, 8..) => 2,
         (true, _) => 4,
@@ -63,7 +64,7 @@ impl<I: Isa> Product<'_, I> {
             if I::WIDE {
                 by_block!(*rows, panels, call, 12 2, 8 2, 4 4, 2 4, 1 4);
             } else {
-                by_block!(*rows, panels, call, 4 1, 2 1, 1 1);
+                by_block!(*rows, panels, call, 4 1, 2 1, 1 2);
             }
         }
     }
@@ -121,7 +122,7 @@ impl<I: Isa> Product<'_, I> {
             if I::WIDE {
                 by_block!(*rows, panels.len(), call, 12 2, 8 2, 4 4, 2 4, 1 4);
             } else {
-                by_block!(*rows, panels.len(), call, 4 1, 2 1, 1 1);
+                by_block!(*rows, panels.len(), call, 4 1, 2 1, 1 2);
             }
         }
     }
