@@ -160,6 +160,8 @@ impl Isa for AvxVnni {
     /// Four signed bytes.
     type Quad = i32;
 
+    const ROWS: &'static [usize] = &[6, 4, 2, 1];
+
     lanes!();
 
     #[inline(always)]
@@ -198,8 +200,9 @@ impl Isa for Avx2 {
     /// Codes 0 and 2 of each channel in 16 bits each (two registers), then codes 1 and 3. The saturating `maddubs` takes codes below 8 bits only, which it cannot saturate.
     type Weights = [[__m256i; 2]; 2];
     /// Activation codes 0 and 2, then 1 and 3, 16 bits each; for narrow sums, four bytes, then nothing.
-    type Quad = [i32; 2];
+    type Quad = (i32, i32);
 
+    const ROWS: &'static [usize] = &[3, 2, 1];
     const NARROW: bool = true;
 
     lanes!();
@@ -214,12 +217,12 @@ impl Isa for Avx2 {
         unsafe { inner(self, block) }
     }
     #[inline(always)]
-    fn quad(codes: [i8; 4]) -> [i32; 2] {
+    fn quad(codes: [i8; 4]) -> (i32, i32) {
         super::isa::pairs(codes)
     }
     #[inline(always)]
-    fn narrow_quad(codes: [i8; 4]) -> [i32; 2] {
-        [i32::from_ne_bytes(codes.map(|code| code as u8)), 0]
+    fn narrow_quad(codes: [i8; 4]) -> (i32, i32) {
+        (i32::from_ne_bytes(codes.map(|code| code as u8)), 0)
     }
     #[inline(always)]
     fn weights(self, line: &Line) -> [[__m256i; 2]; 2] {
@@ -238,11 +241,11 @@ impl Isa for Avx2 {
         }
     }
     #[inline(always)]
-    fn dot(self, acc: [__m256i; 2], w: [[__m256i; 2]; 2], x: [i32; 2]) -> [__m256i; 2] {
+    fn dot(self, acc: [__m256i; 2], w: [[__m256i; 2]; 2], x: (i32, i32)) -> [__m256i; 2] {
         let mut out = acc;
         // SAFETY: the token proves AVX2.
         unsafe {
-            let (even, odd) = (_mm256_set1_epi32(x[0]), _mm256_set1_epi32(x[1]));
+            let (even, odd) = (_mm256_set1_epi32(x.0), _mm256_set1_epi32(x.1));
             for half in 0..2 {
                 let pairs = _mm256_add_epi32(_mm256_madd_epi16(w[0][half], even), _mm256_madd_epi16(w[1][half], odd));
                 out[half] = _mm256_add_epi32(out[half], pairs);
@@ -251,11 +254,11 @@ impl Isa for Avx2 {
         out
     }
     #[inline(always)]
-    fn narrow_dot(self, sums: [__m256i; 2], line: &Line, x: [i32; 2]) -> [__m256i; 2] {
+    fn narrow_dot(self, sums: [__m256i; 2], line: &Line, x: (i32, i32)) -> [__m256i; 2] {
         let line: *const __m256i = (&raw const line.0).cast();
         // SAFETY: the token proves AVX2; `Line` is 64 bytes, aligned to 64.
         unsafe {
-            let x = _mm256_set1_epi32(x[0]);
+            let x = _mm256_set1_epi32(x.0);
             let (a, b) = (_mm256_load_si256(line), _mm256_load_si256(line.add(1)));
             [
                 _mm256_add_epi16(sums[0], _mm256_maddubs_epi16(a, x)),

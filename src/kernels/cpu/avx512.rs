@@ -43,6 +43,7 @@ macro_rules! lanes {
 
         const FLOAT_SHIFT: f32 = 8_388_608.0;
         const WIDE: bool = true;
+        const ROWS: &'static [usize] = &[12, 8, 4, 2, 1];
 
         #[inline(always)]
         fn prefetch(self, line: &Line, near: bool) {
@@ -177,7 +178,7 @@ impl Isa for Avx512 {
     /// Codes 0 and 2 of each channel in 16 bits each, then codes 1 and 3.
     type Weights = [__m512i; 2];
     /// Activation codes 0 and 2, then 1 and 3, 16 bits each; for narrow sums, four bytes, then nothing.
-    type Quad = [i32; 2];
+    type Quad = (i32, i32);
 
     const NARROW: bool = true;
 
@@ -193,12 +194,12 @@ impl Isa for Avx512 {
         unsafe { inner(self, block) }
     }
     #[inline(always)]
-    fn quad(codes: [i8; 4]) -> [i32; 2] {
+    fn quad(codes: [i8; 4]) -> (i32, i32) {
         super::isa::pairs(codes)
     }
     #[inline(always)]
-    fn narrow_quad(codes: [i8; 4]) -> [i32; 2] {
-        [i32::from_ne_bytes(codes.map(|code| code as u8)), 0]
+    fn narrow_quad(codes: [i8; 4]) -> (i32, i32) {
+        (i32::from_ne_bytes(codes.map(|code| code as u8)), 0)
     }
     #[inline(always)]
     fn weights(self, line: &Line) -> [__m512i; 2] {
@@ -212,20 +213,20 @@ impl Isa for Avx512 {
         }
     }
     #[inline(always)]
-    fn dot(self, acc: __m512i, w: [__m512i; 2], x: [i32; 2]) -> __m512i {
+    fn dot(self, acc: __m512i, w: [__m512i; 2], x: (i32, i32)) -> __m512i {
         // SAFETY: the token proves AVX-512 F and BW.
         unsafe {
-            let even = _mm512_madd_epi16(w[0], _mm512_set1_epi32(x[0]));
-            let odd = _mm512_madd_epi16(w[1], _mm512_set1_epi32(x[1]));
+            let even = _mm512_madd_epi16(w[0], _mm512_set1_epi32(x.0));
+            let odd = _mm512_madd_epi16(w[1], _mm512_set1_epi32(x.1));
             _mm512_add_epi32(_mm512_add_epi32(acc, even), odd)
         }
     }
     #[inline(always)]
-    fn narrow_dot(self, sums: __m512i, line: &Line, x: [i32; 2]) -> __m512i {
+    fn narrow_dot(self, sums: __m512i, line: &Line, x: (i32, i32)) -> __m512i {
         // SAFETY: the token proves AVX-512 F and BW; `Line` is 64 bytes, aligned to 64.
         unsafe {
             let line = _mm512_load_si512((&raw const line.0).cast());
-            _mm512_add_epi16(sums, _mm512_maddubs_epi16(line, _mm512_set1_epi32(x[0])))
+            _mm512_add_epi16(sums, _mm512_maddubs_epi16(line, _mm512_set1_epi32(x.0)))
         }
     }
     #[inline(always)]

@@ -8,11 +8,6 @@ use super::layout::{Lanes, QUADS};
 use super::linear::{Chunk, ChunkOf, PANELS, Product, by_block};
 use core::ops::Range;
 
-/// Rows of a block, largest first.
-pub(super) const fn row_sizes<I: Isa>() -> &'static [usize] {
-    if I::WIDE { &[12, 8, 4, 2, 1] } else { &[4, 2, 1] }
-}
-
 /// Largest group whose sums of 8-bit codes fit 16 bits.
 const SMALL_GROUP: usize = 128;
 
@@ -64,7 +59,7 @@ impl<I: Isa> Product<'_, I> {
             if I::WIDE {
                 by_block!(*rows, panels, call, 12 2, 8 2, 4 4, 2 4, 1 4);
             } else {
-                by_block!(*rows, panels, call, 4 1, 2 1, 1 2);
+                by_block!(*rows, panels, call, 6 1, 4 1, 3 1, 2 1, 1 2);
             }
         }
     }
@@ -122,7 +117,7 @@ impl<I: Isa> Product<'_, I> {
             if I::WIDE {
                 by_block!(*rows, panels.len(), call, 12 2, 8 2, 4 4, 2 4, 1 4);
             } else {
-                by_block!(*rows, panels.len(), call, 4 1, 2 1, 1 2);
+                by_block!(*rows, panels.len(), call, 6 1, 4 1, 3 1, 2 1, 1 2);
             }
         }
     }

@@ -29,6 +29,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const FLOAT_SHIFT: f32 = 0.0;
     /// Whether there are 32 registers of 16 lanes.
     const WIDE: bool = false;
+    /// Rows that an integer block takes at once, largest first: as many as have their sums in registers.
+    const ROWS: &'static [usize] = &[4, 2, 1];
     /// Whether products of codes below 8 bits are summed in 16 bits first.
     const NARROW: bool = false;
 
@@ -156,9 +158,9 @@ pub fn can_run(tier: Tier) -> bool {
 /// Codes 0 and 2, then 1 and 3, in 16 bits each, low first: the operand of 16-bit pair products.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub fn pairs(codes: [i8; 4]) -> [i32; 2] {
+pub fn pairs(codes: [i8; 4]) -> (i32, i32) {
     let [a, c, b, d] = codes.map(|code| code as u16 as u32);
-    [(a | b << 16) as i32, (c | d << 16) as i32]
+    ((a | b << 16) as i32, (c | d << 16) as i32)
 }
 
 /// 16 bytes as integers, less `shift`.

@@ -9,7 +9,6 @@ use super::blocks::{GroupZeros, Panels};
 use super::finish::{FinishDot, FinishFloat};
 use super::float::pack_floats;
 use super::int_blocks::{GroupSums, narrow_quads};
-use super::int_linear::row_sizes;
 use super::isa::{Block, Isa, Program};
 use super::layout::{CHANNELS, Lanes, Line, QUADS, unpack};
 use super::values::ReadValues;
@@ -56,7 +55,7 @@ impl Program for Linear<'_> {
             return;
         }
         let operand = if w.activation.is_quantized() {
-            let blocks = row_blocks(self.rows, row_sizes::<I>());
+            let blocks = row_blocks(self.rows, I::ROWS);
             let wanted = Wanted {
                 groups: &w.groups,
                 blocks: &blocks,
