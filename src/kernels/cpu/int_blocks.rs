@@ -68,33 +68,34 @@ fn dot<I: Isa, const MR: usize, const NR: usize>(
     for w in &mut tiles {
         *w = &w[..x.len()];
     }
+    // A copy that only constants index, and so stays in registers whatever the caller does with its own.
+    let mut sums = *acc;
     if I::NARROW && narrow > 0 {
-        narrow_dot(isa, x, tiles, narrow, acc, ahead);
-        return;
-    }
-    // Few chains of sums would wait for each other: odd quads get their own, where registers allow.
-    if MR * NR <= if I::WIDE { 8 } else { 2 } {
+        narrow_dot(isa, x, tiles, narrow, &mut sums, ahead);
+    } else if MR * NR <= if I::WIDE { 8 } else { 2 } {
+        // Few chains of sums would wait for each other: odd quads get their own, where registers allow.
         let mut odd = [[isa.splat_i32(0); NR]; MR];
         for (t, x) in x.iter().enumerate() {
             ahead.fetch(isa);
             for q in 0..QUADS / 2 {
-                step(isa, &x[2 * q], &tiles, (t, 2 * q), acc);
+                step(isa, &x[2 * q], &tiles, (t, 2 * q), &mut sums);
                 step(isa, &x[2 * q + 1], &tiles, (t, 2 * q + 1), &mut odd);
             }
         }
         for r in 0..MR {
             for j in 0..NR {
-                acc[r][j] = isa.add_i32(acc[r][j], odd[r][j]);
+                sums[r][j] = isa.add_i32(sums[r][j], odd[r][j]);
             }
         }
     } else {
         for (t, x) in x.iter().enumerate() {
             ahead.fetch(isa);
             for q in 0..QUADS {
-                step(isa, &x[q], &tiles, (t, q), acc);
+                step(isa, &x[q], &tiles, (t, q), &mut sums);
             }
         }
     }
+    *acc = sums;
 }
 
 /// One quad of every row and panel.
