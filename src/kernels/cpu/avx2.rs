@@ -1,7 +1,8 @@
 //! AVX2 with FMA, with and without the VEX form of VNNI.
 
-use super::isa::{Block, Isa};
+use super::isa::{Block, Decoder, Isa};
 use super::layout::{Lanes, Line};
+use crate::dtype::FloatDtype;
 use core::arch::x86_64::*;
 
 /// AVX2, FMA and AVX-VNNI.
@@ -23,6 +24,114 @@ impl Avx2 {
     /// A token, where this machine has the instructions.
     pub fn new() -> Option<Self> {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+    }
+}
+
+/// Half a line.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn load_half(line: &Line, half: usize) -> __m256i {
+    let line: *const [__m256i; 2] = (&raw const line.0).cast();
+    // SAFETY: as the caller says; `Line` is 64 bytes, aligned to 64, and `half` is below 2.
+    unsafe { _mm256_load_si256(line.cast::<__m256i>().add(half & 1)) }
+}
+
+/// Half of quad `Q` of a tile, one code a byte.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn quad<const BITS: usize, const Q: usize>(tile: &[Line; BITS], half: usize) -> __m256i {
+    // SAFETY: as the caller says.
+    unsafe {
+        // A code's shard of `width` bits, from line `first` on, moved to bit `to`; other bits are 0.
+        let shard = |width: usize, first: usize, to: usize| {
+            let (line, from) = (load_half(&tile[first + Q * width / 8], half), Q * width % 8);
+            let moved = if from >= to {
+                _mm256_srlv_epi32(line, _mm256_set1_epi32((from - to) as i32))
+            } else {
+                _mm256_sllv_epi32(line, _mm256_set1_epi32((to - from) as i32))
+            };
+            _mm256_and_si256(moved, _mm256_set1_epi8((((1 << width) - 1) << to) as i8))
+        };
+        match BITS {
+            1 => shard(1, 0, 0),
+            2 => shard(2, 0, 0),
+            3 => _mm256_or_si256(shard(2, 0, 0), shard(1, 2, 2)),
+            4 => shard(4, 0, 0),
+            5 => _mm256_or_si256(shard(4, 0, 0), shard(1, 4, 4)),
+            6 => _mm256_or_si256(shard(4, 0, 0), shard(2, 4, 4)),
+            7 => _mm256_or_si256(_mm256_or_si256(shard(4, 0, 0), shard(2, 4, 4)), shard(1, 6, 6)),
+            _ => load_half(&tile[Q], half),
+        }
+    }
+}
+
+/// Byte i of each channel as a float, less `zero`.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn bytes_to_floats(bytes: [__m256i; 2], zero: [__m256; 2]) -> [[__m256; 2]; 4] {
+    let mut out = [zero; 4];
+    // SAFETY: as the caller says.
+    unsafe {
+        // Byte i of each channel, zero-extended: −128 selects a zero.
+        let first = _mm256_set_epi32(12, 8, 4, 0, 12, 8, 4, 0);
+        let zeros = _mm256_set1_epi32(0x8080_8000_u32 as i32);
+        for (i, out) in out.iter_mut().enumerate() {
+            let from = _mm256_or_si256(_mm256_add_epi32(first, _mm256_set1_epi32(i as i32)), zeros);
+            for half in 0..2 {
+                let code = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes[half], from));
+                out[half] = _mm256_sub_ps(code, zero[half]);
+            }
+        }
+    }
+    out
+}
+
+/// As [`FloatDtype::round`] for bf16.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn round_bf16(value: __m256) -> __m256 {
+    // SAFETY: as the caller says.
+    unsafe {
+        let bits = _mm256_castps_si256(value);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+        let rounded = _mm256_and_si256(_mm256_add_epi32(bits, half), _mm256_set1_epi32(!0xffff));
+        let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(value, value);
+        _mm256_blendv_ps(_mm256_castsi256_ps(rounded), value, nan)
+    }
+}
+
+/// As [`FloatDtype::round`] for f16, step by step as in [`round`](super::round::round).
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn round_f16(value: __m256) -> __m256 {
+    // SAFETY: as the caller says.
+    unsafe {
+        let splat = |value| _mm256_set1_epi32(value);
+        let bits = _mm256_castps_si256(value);
+        let magnitude = _mm256_and_si256(bits, splat(i32::MAX));
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<13>(magnitude), splat(1));
+        let normal = _mm256_add_epi32(magnitude, _mm256_add_epi32(odd, splat(0xfff)));
+        let normal = _mm256_and_si256(normal, splat(!0x1fff));
+        let half = _mm256_set1_ps(0.5);
+        let subnormal = _mm256_sub_ps(_mm256_add_ps(_mm256_castsi256_ps(magnitude), half), half);
+        let small = _mm256_cmpgt_epi32(splat(0x3880_0000), magnitude);
+        let rounded = _mm256_blendv_epi8(normal, _mm256_castps_si256(subnormal), small);
+        let large = _mm256_cmpgt_epi32(rounded, splat(0x477f_ffff));
+        let rounded = _mm256_blendv_epi8(rounded, splat(0x7f80_0000), large);
+        let signed = _mm256_or_si256(rounded, _mm256_andnot_si256(splat(i32::MAX), bits));
+        let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(value, value);
+        _mm256_blendv_ps(_mm256_castsi256_ps(signed), value, nan)
     }
 }
 
@@ -134,28 +243,40 @@ macro_rules! lanes {
         }
         #[inline(always)]
         fn floats(self, line: &Line, zero: [__m256; 2]) -> [[__m256; 2]; 4] {
-            let line: *const __m256i = (&raw const line.0).cast();
-            let mut out = [zero; 4];
-            // SAFETY: the token proves AVX2; `Line` is 64 bytes, aligned to 64.
+            // SAFETY: the token proves AVX2.
+            unsafe { bytes_to_floats([load_half(line, 0), load_half(line, 1)], zero) }
+        }
+        #[inline(always)]
+        fn decode<const BITS: usize, const Q: usize, const SHARED: bool>(
+            self,
+            tile: &[Line; BITS],
+            decoder: &Decoder<[__m256; 2]>,
+        ) -> [[__m256; 2]; 4] {
+            // SAFETY: the token proves AVX2.
+            unsafe { bytes_to_floats([quad::<BITS, Q>(tile, 0), quad::<BITS, Q>(tile, 1)], decoder.zero) }
+        }
+        #[inline(always)]
+        fn round(self, dtype: FloatDtype, value: [__m256; 2]) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2.
             unsafe {
-                let line = [_mm256_load_si256(line), _mm256_load_si256(line.add(1))];
-                // Byte i of each channel, zero-extended: −128 selects a zero.
-                let first = _mm256_set_epi32(12, 8, 4, 0, 12, 8, 4, 0);
-                let zeros = _mm256_set1_epi32(0x8080_8000_u32 as i32);
-                for (i, out) in out.iter_mut().enumerate() {
-                    let from = _mm256_or_si256(_mm256_add_epi32(first, _mm256_set1_epi32(i as i32)), zeros);
-                    for half in 0..2 {
-                        let code = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(line[half], from));
-                        out[half] = _mm256_sub_ps(code, zero[half]);
-                    }
+                match dtype {
+                    FloatDtype::F32 => value,
+                    FloatDtype::F16 => [round_f16(value[0]), round_f16(value[1])],
+                    FloatDtype::BF16 => [round_bf16(value[0]), round_bf16(value[1])],
                 }
             }
-            out
         }
     };
 }
 
 impl Isa for AvxVnni {
+    type Float = Avx2;
+    const ONE_ROW: usize = 2;
+
+    #[inline(always)]
+    fn float(self) -> Avx2 {
+        Avx2(())
+    }
     type Weights = [__m256i; 2];
     /// Four signed bytes.
     type Quad = i32;
@@ -197,6 +318,13 @@ impl Isa for AvxVnni {
 }
 
 impl Isa for Avx2 {
+    type Float = Avx2;
+    const ONE_ROW: usize = 2;
+
+    #[inline(always)]
+    fn float(self) -> Avx2 {
+        self
+    }
     /// Codes 0 and 2 of each channel in 16 bits each (two registers), then codes 1 and 3. The saturating `maddubs` takes codes below 8 bits only, which it cannot saturate.
     type Weights = [[__m256i; 2]; 2];
     /// Activation codes 0 and 2, then 1 and 3, 16 bits each; for narrow sums, four bytes, then nothing.

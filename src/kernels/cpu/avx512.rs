@@ -1,7 +1,8 @@
 //! AVX-512, with and without VNNI.
 
-use super::isa::{Block, Isa};
-use super::layout::{Lanes, Line};
+use super::isa::{Block, Decoder, Isa, widen};
+use super::layout::{CHANNELS, Lanes, Line};
+use crate::dtype::FloatDtype;
 use core::arch::x86_64::*;
 
 /// AVX-512 F, BW, VL, DQ and VNNI.
@@ -34,6 +35,93 @@ impl Avx512 {
 
 /// Bits of 2^23: with a byte in its low bits, the float 2^23 + byte.
 const MAGIC: i32 = 0x4b00_0000;
+
+/// The values of the codes 0 to 15, of which only the low bits count, less `zero`.
+#[inline(always)]
+fn table(bits: usize, zero: i32) -> Lanes<f32> {
+    let mut table = Lanes([0.0; CHANNELS]);
+    for (code, value) in table.0.iter_mut().enumerate() {
+        *value = (code as i32 & ((1 << bits.min(4)) - 1)) as f32 - zero as f32;
+    }
+    table
+}
+
+/// The 64 bytes of a line.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn load_line(line: &Line) -> __m512i {
+    // SAFETY: as the caller says; `Line` is 64 bytes, aligned to 64.
+    unsafe { _mm512_load_si512((&raw const line.0).cast()) }
+}
+
+/// Each 32 bits shifted so that bit `from` becomes bit `to`.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn shift(value: __m512i, from: usize, to: usize) -> __m512i {
+    // SAFETY: as the caller says.
+    unsafe {
+        if from >= to {
+            _mm512_srlv_epi32(value, _mm512_set1_epi32((from - to) as i32))
+        } else {
+            _mm512_sllv_epi32(value, _mm512_set1_epi32((to - from) as i32))
+        }
+    }
+}
+
+/// Quad `Q` of a tile, one code a byte; up to 4 bits, higher bits are of other codes.
+///
+/// # Safety
+/// AVX-512 F and BW.
+#[inline(always)]
+unsafe fn quad<const BITS: usize, const Q: usize>(tile: &[Line; BITS]) -> __m512i {
+    // SAFETY: as the caller says.
+    unsafe {
+        let low = |bits: i32| _mm512_set1_epi8(((1 << bits) - 1) as i8);
+        // The bits of `keep` from `a`, the others from `b`.
+        let select = |keep: __m512i, a: __m512i, b: __m512i| _mm512_ternarylogic_epi32::<0xca>(keep, a, b);
+        // A code's shard of `width` bits, from line `first` on, moved to bit `to`.
+        let shard =
+            |width: usize, first: usize, to: usize| shift(load_line(&tile[first + Q * width / 8]), Q * width % 8, to);
+        match BITS {
+            1 => shard(1, 0, 0),
+            2 => shard(2, 0, 0),
+            3 => select(low(2), shard(2, 0, 0), shard(1, 2, 2)),
+            4 => shard(4, 0, 0),
+            5 => _mm512_and_si512(low(5), select(low(4), shard(4, 0, 0), shard(1, 4, 4))),
+            6 => _mm512_and_si512(low(6), select(low(4), shard(4, 0, 0), shard(2, 4, 4))),
+            7 => {
+                let six = select(low(4), shard(4, 0, 0), shard(2, 4, 4));
+                _mm512_and_si512(low(7), select(low(6), six, shard(1, 6, 6)))
+            }
+            _ => load_line(&tile[Q]),
+        }
+    }
+}
+
+/// Byte i of each channel as a float, less `zero`, which has 2^23 added to it.
+///
+/// # Safety
+/// AVX-512 F and BW.
+#[inline(always)]
+unsafe fn bytes_to_floats(bytes: __m512i, zero: __m512) -> [__m512; 4] {
+    // SAFETY: as the caller says.
+    unsafe {
+        let magic = _mm512_set1_epi32(MAGIC);
+        // Byte i of each channel becomes the low byte of 2^23.
+        let first = _mm512_set_epi32(12, 8, 4, 0, 12, 8, 4, 0, 12, 8, 4, 0, 12, 8, 4, 0);
+        let mut out = [zero; 4];
+        for (i, out) in out.iter_mut().enumerate() {
+            let from = _mm512_add_epi32(first, _mm512_set1_epi32(i as i32));
+            let float = _mm512_mask_shuffle_epi8(magic, 0x1111_1111_1111_1111, bytes, from);
+            *out = _mm512_sub_ps(_mm512_castsi512_ps(float), zero);
+        }
+        out
+    }
+}
 
 /// What both tiers share.
 macro_rules! lanes {
@@ -117,27 +205,85 @@ macro_rules! lanes {
         }
         #[inline(always)]
         fn floats(self, line: &Line, zero: __m512) -> [__m512; 4] {
-            // SAFETY: the token proves AVX-512 F and BW; `Line` is 64 bytes, aligned to 64.
+            // SAFETY: the token proves AVX-512 F and BW.
+            unsafe { bytes_to_floats(load_line(line), zero) }
+        }
+        #[inline(always)]
+        fn decoder(self, bits: usize, zero: i32) -> Decoder<__m512> {
+            let shift = if bits > 4 { Self::FLOAT_SHIFT } else { 0.0 };
+            Decoder {
+                table: self.load(&table(bits, zero)),
+                zero: self.splat(zero as f32 + shift),
+            }
+        }
+        #[inline(always)]
+        fn channel_decoder(self, bits: usize, zero: &[u8; CHANNELS]) -> Decoder<__m512> {
+            let shift = if bits > 4 { Self::FLOAT_SHIFT } else { 0.0 };
+            let zero = self.to_f32(self.load_i32(&widen(zero, 0)));
+            Decoder {
+                table: self.load(&table(bits, 0)),
+                zero: self.add(zero, self.splat(shift)),
+            }
+        }
+        #[inline(always)]
+        fn decode<const BITS: usize, const Q: usize, const SHARED: bool>(
+            self,
+            tile: &[Line; BITS],
+            decoder: &Decoder<__m512>,
+        ) -> [__m512; 4] {
+            // SAFETY: the token proves AVX-512 F and BW.
             unsafe {
-                let (line, magic) = (
-                    _mm512_load_si512((&raw const line.0).cast()),
-                    _mm512_set1_epi32(MAGIC),
-                );
-                // Byte i of each channel becomes the low byte of 2^23.
-                let first = _mm512_set_epi32(12, 8, 4, 0, 12, 8, 4, 0, 12, 8, 4, 0, 12, 8, 4, 0);
-                let mut out = [zero; 4];
-                for (i, out) in out.iter_mut().enumerate() {
-                    let from = _mm512_add_epi32(first, _mm512_set1_epi32(i as i32));
-                    let float = _mm512_mask_shuffle_epi8(magic, 0x1111_1111_1111_1111, line, from);
-                    *out = _mm512_sub_ps(_mm512_castsi512_ps(float), zero);
+                let codes = quad::<BITS, Q>(tile);
+                if BITS > 4 {
+                    return bytes_to_floats(codes, decoder.zero);
+                }
+                let mut out = [decoder.table; 4];
+                let index = [
+                    codes,
+                    _mm512_srli_epi32::<8>(codes),
+                    _mm512_srli_epi32::<16>(codes),
+                    _mm512_srli_epi32::<24>(codes),
+                ];
+                for (out, index) in out.iter_mut().zip(index) {
+                    *out = _mm512_permutexvar_ps(index, decoder.table);
+                    if !SHARED {
+                        *out = _mm512_sub_ps(*out, decoder.zero);
+                    }
                 }
                 out
+            }
+        }
+        #[inline(always)]
+        fn round(self, dtype: FloatDtype, value: __m512) -> __m512 {
+            // SAFETY: the token proves AVX-512 F.
+            unsafe {
+                match dtype {
+                    FloatDtype::F32 => value,
+                    FloatDtype::F16 => {
+                        _mm512_cvtph_ps(_mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(value))
+                    }
+                    FloatDtype::BF16 => {
+                        let bits = _mm512_castps_si512(value);
+                        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                        let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+                        let rounded = _mm512_and_si512(_mm512_add_epi32(bits, half), _mm512_set1_epi32(!0xffff));
+                        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
+                        _mm512_castsi512_ps(_mm512_mask_mov_epi32(rounded, nan, bits))
+                    }
+                }
             }
         }
     };
 }
 
 impl Isa for Avx512Vnni {
+    type Float = Avx512;
+    const ONE_ROW: usize = 4;
+
+    #[inline(always)]
+    fn float(self) -> Avx512 {
+        Avx512(())
+    }
     type Weights = __m512i;
     /// Four signed bytes.
     type Quad = i32;
@@ -175,6 +321,13 @@ impl Isa for Avx512Vnni {
 }
 
 impl Isa for Avx512 {
+    type Float = Avx512;
+    const ONE_ROW: usize = 4;
+
+    #[inline(always)]
+    fn float(self) -> Avx512 {
+        self
+    }
     /// Codes 0 and 2 of each channel in 16 bits each, then codes 1 and 3.
     type Weights = [__m512i; 2];
     /// Activation codes 0 and 2, then 1 and 3, 16 bits each; for narrow sums, four bytes, then nothing.

@@ -4,16 +4,15 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::activation::{Activations, Row, offset};
-use super::float_blocks::FloatMode;
 use super::isa::{Block, Isa};
 use super::layout::{CHANNELS, Lanes};
 use super::linear::{Operand, PANELS, Product};
-use super::round::{round, round_all};
+use super::round::round_all;
 use core::ops::Range;
 
 /// Where a panel of a row goes: its first column in the piece.
 #[inline(always)]
-fn store(out: &mut [f32], column: usize, lanes: [f32; CHANNELS]) {
+pub(super) fn store(out: &mut [f32], column: usize, lanes: [f32; CHANNELS]) {
     match out[column..].first_chunk_mut::<CHANNELS>() {
         Some(out) => *out = lanes,
         None => {
@@ -26,7 +25,7 @@ fn store(out: &mut [f32], column: usize, lanes: [f32; CHANNELS]) {
 
 /// The bias of a panel, 0 in its padding.
 #[inline(always)]
-fn bias_of(bias: &[f32], panel: usize) -> [f32; CHANNELS] {
+pub(super) fn bias_of(bias: &[f32], panel: usize) -> [f32; CHANNELS] {
     let bias = &bias[panel * CHANNELS..];
     match bias.first_chunk::<CHANNELS>() {
         Some(bias) => *bias,
@@ -119,8 +118,8 @@ impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
     }
 }
 
-/// From float sums to outputs: B to E of [`reference`](crate::tensor::reference_linear).
-pub struct FinishFloat<'a, 'o, I: Isa> {
+/// From float sums of quantized activations to outputs: B of [`reference`](crate::tensor::reference_linear).
+pub struct FinishGroups<'a, 'o, I: Isa> {
     pub product: &'a Product<'a, I>,
     pub panels: Range<usize>,
     /// First panel of the piece.
@@ -132,39 +131,19 @@ pub struct FinishFloat<'a, 'o, I: Isa> {
     pub out: &'a mut [&'o mut [f32]],
 }
 
-impl<I: Isa> Block<I> for FinishFloat<'_, '_, I> {
+impl<I: Isa> Block<I> for FinishGroups<'_, '_, I> {
     #[inline(always)]
     fn run(self, _: I) {
-        let (w, dtype) = (self.product.w, self.product.dtype);
-        let plain = self.product.float_mode() == FloatMode::Plain;
+        let dtype = self.product.dtype;
         for (j, panel) in self.panels.clone().enumerate() {
             let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
-            let mut scale = [1.0; CHANNELS];
-            if plain {
-                for (scale, of_channel) in scale.iter_mut().zip(w.scale.lanes(panel).0) {
-                    *scale = round(dtype, of_channel);
-                }
-            }
             for row in self.rows.clone() {
                 let mut y = self.acc[(row - self.rows.start) * PANELS + j].0;
-                let bad = match self.product.operand {
-                    Operand::Codes(x, _) => {
-                        for y in &mut y {
-                            *y *= x.rows[row].scale;
-                        }
-                        x.rows[row].bad
-                    }
-                    Operand::Floats(_, bad, _) => {
-                        if plain {
-                            round_all(dtype, &mut y);
-                            for c in 0..CHANNELS {
-                                y[c] *= scale[c];
-                            }
-                            round_all(dtype, &mut y);
-                        }
-                        bad[row]
-                    }
-                };
+                let Operand::Codes(x, _) = self.product.operand;
+                for y in &mut y {
+                    *y *= x.rows[row].scale;
+                }
+                let bad = x.rows[row].bad;
                 for c in 0..CHANNELS {
                     y[c] += bias[c];
                 }

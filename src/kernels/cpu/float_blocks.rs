@@ -1,125 +1,266 @@
-//! The inner blocks of products with float activations.
+//! The inner blocks of products with float activations: codes to floats, and floats by floats.
 
 // A block counts through several arrays with the same `r` and `j`.
 #![allow(clippy::needless_range_loop)]
 
-use super::blocks::{GroupZeros, Panels, Tile};
-use super::isa::{Block, Isa, widen};
-use super::layout::{CHANNELS, Lanes, QUADS};
-use super::round::round_all;
-use crate::dtype::FloatDtype;
+use super::blocks::Tile;
+use super::float_weights::{CODES, FLOAT, FLOAT_BF16, FLOAT_F16, FloatMode, FloatWeights, Part, SHARED, each_quad};
+use super::isa::{Block, Isa};
+use super::layout::{CHANNELS, Lanes, Line, TILE};
 
-/// How a code becomes the float that a weight-only product multiplies.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum FloatMode {
-    /// `code − zero`; the scale comes later.
-    Plain,
-    /// `(code − zero) · scale`.
-    Scaled,
-    /// `(code − mid) · scale + value`, each step rounded to the activation's dtype.
-    FloatZero,
+/// Parts of one panel to floats, `[k]`.
+pub struct Expand<'a> {
+    pub weights: &'a FloatWeights<'a>,
+    pub panel: usize,
+    pub parts: &'a [Part],
+    pub out: &'a mut [Lanes<f32>],
 }
 
-/// `acc += x · w` in floats, w made from codes in registers.
+impl<I: Isa> Block<I> for Expand<'_> {
+    #[inline(always)]
+    fn run(mut self, isa: I) {
+        match (self.weights.kind, self.weights.w.bits()) {
+            (CODES, 1) => self.tiles::<I, 1, CODES>(isa),
+            (CODES, 2) => self.tiles::<I, 2, CODES>(isa),
+            (CODES, 3) => self.tiles::<I, 3, CODES>(isa),
+            (CODES, 4) => self.tiles::<I, 4, CODES>(isa),
+            (CODES, 5) => self.tiles::<I, 5, CODES>(isa),
+            (CODES, 6) => self.tiles::<I, 6, CODES>(isa),
+            (CODES, 7) => self.tiles::<I, 7, CODES>(isa),
+            (CODES, _) => self.tiles::<I, 8, CODES>(isa),
+            (_, 1) => self.tiles::<I, 1, SHARED>(isa),
+            (_, 2) => self.tiles::<I, 2, SHARED>(isa),
+            (_, 3) => self.tiles::<I, 3, SHARED>(isa),
+            (_, 4) => self.tiles::<I, 4, SHARED>(isa),
+            (_, 5) => self.tiles::<I, 5, SHARED>(isa),
+            (_, 6) => self.tiles::<I, 6, SHARED>(isa),
+            (_, 7) => self.tiles::<I, 7, SHARED>(isa),
+            (_, _) => self.tiles::<I, 8, SHARED>(isa),
+        }
+        match self.weights.kind {
+            FLOAT => self.finish::<I, FLOAT>(isa),
+            FLOAT_F16 => self.finish::<I, FLOAT_F16>(isa),
+            FLOAT_BF16 => self.finish::<I, FLOAT_BF16>(isa),
+            _ => {}
+        }
+    }
+}
+
+impl Expand<'_> {
+    /// `code − mid` to `(code − mid) · scale + value`.
+    #[inline(always)]
+    fn finish<I: Isa, const KIND: u8>(&mut self, isa: I) {
+        let mut from = 0;
+        for part in self.parts {
+            let at = self.panel * self.weights.w.groups.count + part.group;
+            let prepared = self.weights.prepare::<I, KIND>(isa, 8, at);
+            let count = part.tiles.len() * TILE;
+            for out in &mut self.out[from..from + count] {
+                isa.store(prepared.value::<I, KIND>(isa, isa.load(out)), out);
+            }
+            from += count;
+        }
+    }
+
+    #[inline(always)]
+    fn tiles<I: Isa, const BITS: usize, const KIND: u8>(&mut self, isa: I) {
+        let (tiles, _) = self.weights.w.panel(self.panel).as_chunks::<BITS>();
+        let (out, _) = self.out.as_chunks_mut::<TILE>();
+        let mut out = out.iter_mut();
+        for part in self.parts {
+            let at = self.panel * self.weights.w.groups.count + part.group;
+            let prepared = self.weights.prepare::<I, KIND>(isa, BITS, at);
+            for (tile, out) in tiles[part.tiles.clone()].iter().zip(&mut out) {
+                macro_rules! quad {
+                    ($q:literal) => {
+                        let floats = prepared.floats::<I, BITS, $q, KIND>(isa, tile);
+                        for i in 0..4 {
+                            isa.store(floats[i], &mut out[$q * 4 + i]);
+                        }
+                    };
+                }
+                each_quad!(quad);
+            }
+        }
+    }
+}
+
+/// `acc += s · Σ x · w` for each part, w floats.
 pub struct FloatDot<'a, const MR: usize, const NR: usize> {
     /// `[k][row]`.
     pub x: &'a [f32],
-    /// Codes.
-    pub w: Panels<'a>,
-    /// From codes to floats.
-    pub mode: FloatMode,
-    /// Dtype of the activations.
-    pub dtype: FloatDtype,
-    /// Tiles of each group (or part of one) that `w` covers.
-    pub tiles: &'a [usize],
-    /// `[panel][group of the chunk]`, from the first panel on.
-    pub scale: &'a [Lanes<f32>],
-    /// Groups of the chunk: the stride of the floats.
-    pub scale_stride: usize,
-    /// What is subtracted from each code: the same for all, or `[panel][group]`.
-    pub zero: GroupZeros<'a>,
-    /// As `scale`: float zero points.
-    pub value: &'a [Lanes<f32>],
-    /// Groups of the whole weight: the stride of the integers.
-    pub groups: usize,
-    /// Sums.
+    /// `[panel][k]`.
+    pub w: &'a [Lanes<f32>],
+    /// From one panel to the next.
+    pub stride: usize,
+    pub parts: &'a [Part],
+    pub weights: &'a FloatWeights<'a>,
+    /// The first panel.
+    pub panel: usize,
+    /// Lines of codes that are read next, in the same order.
+    pub ahead: [&'a [Line]; NR],
     pub acc: Tile<'a, f32>,
 }
+
+/// Lines ahead of the codes in use that [`OneRow`] asks for.
+const DISTANCE: usize = 16;
+/// k between two looks at the lines that are read next.
+const STEP: usize = 8;
 
 impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FloatDot<'_, MR, NR> {
     #[inline(always)]
     fn run(self, isa: I) {
-        match (self.mode, self.dtype) {
-            (FloatMode::Plain, _) => self.sum(isa, |_, w, _, _| w),
-            (FloatMode::Scaled, _) => self.sum(isa, |isa, w, scale, _| isa.mul(w, scale)),
-            (FloatMode::FloatZero, FloatDtype::F32) => {
-                self.sum(isa, |isa, w, scale, value| isa.add(isa.mul(w, scale), value))
-            }
-            (FloatMode::FloatZero, dtype) => self.sum(isa, |isa, w, scale, value| {
-                let scaled = rounded(isa, dtype, isa.mul(w, scale));
-                rounded(isa, dtype, isa.add(scaled, value))
-            }),
-        }
-    }
-}
-
-#[inline(always)]
-fn rounded<I: Isa>(isa: I, dtype: FloatDtype, value: I::F32) -> I::F32 {
-    let mut lanes = Lanes([0.0; CHANNELS]);
-    isa.store(value, &mut lanes);
-    round_all(dtype, &mut lanes.0);
-    isa.load(&lanes)
-}
-
-impl<const MR: usize, const NR: usize> FloatDot<'_, MR, NR> {
-    #[inline(always)]
-    fn sum<I: Isa>(self, isa: I, finish: impl Fn(I, I::F32, I::F32, I::F32) -> I::F32) {
-        let w = self.w.split::<NR>();
         let (x, _) = self.x.as_chunks::<MR>();
-        let mut acc = [[isa.splat(0.0); NR]; MR];
-        for r in 0..MR {
+        let (x, _) = x.as_chunks::<STEP>();
+        let groups = self.weights.w.groups.count;
+        let lines = self.ahead[0].len().div_ceil(x.len()).max(1);
+        let mut from = 0;
+        for part in self.parts {
+            let steps = part.tiles.len() * TILE / STEP;
+            let mut w: [&[[Lanes<f32>; STEP]]; NR] = [&[]; NR];
             for j in 0..NR {
-                acc[r][j] = isa.load(&self.acc.lanes[r * self.acc.stride + j]);
+                w[j] = &self.w[j * self.stride..].as_chunks::<STEP>().0[from..from + steps];
             }
-        }
-        let mut quad = 0;
-        for (group, tiles) in self.tiles.iter().enumerate() {
-            let (mut zero, mut scale, mut value) = ([isa.splat(0.0); NR], [isa.splat(0.0); NR], [isa.splat(0.0); NR]);
-            for j in 0..NR {
-                let at = j * self.groups + group;
-                zero[j] = match self.zero {
-                    GroupZeros::Same(code) => isa.splat(code as f32 + I::FLOAT_SHIFT),
-                    GroupZeros::Codes(codes) => {
-                        let code = isa.to_f32(isa.load_i32(&widen(&codes[at], 0)));
-                        isa.add(code, isa.splat(I::FLOAT_SHIFT))
-                    }
-                };
-                if self.mode != FloatMode::Plain {
-                    scale[j] = isa.load(&self.scale[j * self.scale_stride + group]);
-                }
-                if self.mode == FloatMode::FloatZero {
-                    value[j] = isa.load(&self.value[j * self.scale_stride + group]);
-                }
-            }
-            let end = quad + tiles * QUADS;
-            let x = &x[quad * 4..end * 4];
-            for q in 0..tiles * QUADS {
+            let x = &x[from..from + steps];
+            let mut sums = [[isa.splat(0.0); NR]; MR];
+            for step in 0..steps {
                 for j in 0..NR {
-                    let floats = isa.floats(&w[j][quad + q], zero[j]);
-                    for i in 0..4 {
-                        let w = finish(isa, floats[i], scale[j], value[j]);
-                        for r in 0..MR {
-                            acc[r][j] = isa.mul_add(w, isa.splat(x[q * 4 + i][r]), acc[r][j]);
+                    for line in self.ahead[j].iter().skip((from + step) * lines).take(lines) {
+                        isa.prefetch(line, true);
+                    }
+                }
+                for k in 0..STEP {
+                    let mut floats = [isa.load(&w[0][step][k]); NR];
+                    for j in 1..NR {
+                        floats[j] = isa.load(&w[j][step][k]);
+                    }
+                    for r in 0..MR {
+                        let x = isa.splat(x[step][k][r]);
+                        for j in 0..NR {
+                            sums[r][j] = isa.mul_add(floats[j], x, sums[r][j]);
                         }
                     }
                 }
             }
-            quad = end;
-        }
-        for r in 0..MR {
             for j in 0..NR {
-                isa.store(acc[r][j], &mut self.acc.lanes[r * self.acc.stride + j]);
+                let scale = match self.weights.mode {
+                    FloatMode::Grouped => self.weights.scale(isa, (self.panel + j) * groups + part.group),
+                    _ => isa.splat(1.0),
+                };
+                for r in 0..MR {
+                    let acc = &mut self.acc.lanes[r * self.acc.stride + j];
+                    isa.store(isa.mul_add(sums[r][j], scale, isa.load(acc)), acc);
+                }
             }
+            from += steps;
         }
     }
 }
+
+/// `acc = Σ over all parts of s · Σ x · w`, codes made floats in registers.
+pub struct OneRow<'a, const NR: usize> {
+    /// The row.
+    pub x: &'a [f32],
+    pub parts: &'a [Part],
+    pub weights: &'a FloatWeights<'a>,
+    /// The first panel.
+    pub panel: usize,
+    /// `[panel]`.
+    pub acc: &'a mut [Lanes<f32>; NR],
+}
+
+impl<I: Isa, const NR: usize> Block<I> for OneRow<'_, NR> {
+    #[inline(always)]
+    fn run(self, isa: I) {
+        match (self.weights.kind, self.weights.w.bits()) {
+            (SHARED, 1) => self.tiles::<I, 1, SHARED>(isa),
+            (SHARED, 2) => self.tiles::<I, 2, SHARED>(isa),
+            (SHARED, 3) => self.tiles::<I, 3, SHARED>(isa),
+            (SHARED, 4) => self.tiles::<I, 4, SHARED>(isa),
+            (SHARED, 5) => self.tiles::<I, 5, SHARED>(isa),
+            (SHARED, 6) => self.tiles::<I, 6, SHARED>(isa),
+            (SHARED, 7) => self.tiles::<I, 7, SHARED>(isa),
+            (SHARED, _) => self.tiles::<I, 8, SHARED>(isa),
+            (CODES, 1) => self.tiles::<I, 1, CODES>(isa),
+            (CODES, 2) => self.tiles::<I, 2, CODES>(isa),
+            (CODES, 3) => self.tiles::<I, 3, CODES>(isa),
+            (CODES, 4) => self.tiles::<I, 4, CODES>(isa),
+            (CODES, 5) => self.tiles::<I, 5, CODES>(isa),
+            (CODES, 6) => self.tiles::<I, 6, CODES>(isa),
+            (CODES, 7) => self.tiles::<I, 7, CODES>(isa),
+            (CODES, _) => self.tiles::<I, 8, CODES>(isa),
+            (FLOAT, 4) => self.tiles::<I, 4, FLOAT>(isa),
+            (kind, bits) => unreachable!("no block of one row for kind {kind} and {bits} bits"),
+        }
+    }
+}
+
+impl OneRow<'_, 1> {
+    /// Whether a block exists.
+    pub fn can(weights: &FloatWeights) -> bool {
+        matches!((weights.kind, weights.w.bits()), (SHARED | CODES, _) | (FLOAT, 4))
+    }
+}
+
+impl<const NR: usize> OneRow<'_, NR> {
+    #[inline(always)]
+    fn tiles<I: Isa, const BITS: usize, const KIND: u8>(self, isa: I) {
+        let w = self.weights.w;
+        let (x, _) = self.x.as_chunks::<TILE>();
+        let total = w.groups.total_tiles;
+        let (all, _) = w.codes.as_chunks::<BITS>();
+        let mut tiles: [&[[Line; BITS]]; NR] = [&[]; NR];
+        for j in 0..NR {
+            tiles[j] = &all[(self.panel + j) * total..][..total];
+        }
+        let distance = DISTANCE.div_ceil(BITS).max(1).min(total);
+        let x = &x[..total];
+        let mut acc = [isa.splat(0.0); NR];
+        for part in self.parts {
+            let mut prepared =
+                [self.weights
+                    .prepare::<I, KIND>(isa, BITS, self.panel * w.groups.count + part.group); NR];
+            for j in 1..NR {
+                let at = (self.panel + j) * w.groups.count + part.group;
+                prepared[j] = self.weights.prepare::<I, KIND>(isa, BITS, at);
+            }
+            let mut sums = [isa.splat(0.0); NR];
+            for t in part.tiles.clone() {
+                let x = &x[t];
+                for j in 0..NR {
+                    // Beyond its end, a panel's stream goes on in the panel that is walked after it.
+                    let next = t + distance + if t + distance < total { 0 } else { (NR - 1) * total };
+                    if let Some(tile) = all.get((self.panel + j) * total + next) {
+                        for line in tile {
+                            isa.prefetch(line, true);
+                        }
+                    }
+                }
+                macro_rules! quad {
+                    ($q:literal) => {
+                        for j in 0..NR {
+                            let floats = prepared[j].floats::<I, BITS, $q, KIND>(isa, &tiles[j][t]);
+                            for i in 0..4 {
+                                sums[j] = isa.mul_add(floats[i], isa.splat(x[$q * 4 + i]), sums[j]);
+                            }
+                        }
+                    };
+                }
+                each_quad!(quad);
+            }
+            for j in 0..NR {
+                let scale = match self.weights.mode {
+                    FloatMode::Grouped => self.weights.scale(isa, (self.panel + j) * w.groups.count + part.group),
+                    _ => isa.splat(1.0),
+                };
+                acc[j] = isa.mul_add(sums[j], scale, acc[j]);
+            }
+        }
+        for j in 0..NR {
+            isa.store(acc[j], &mut self.acc[j]);
+        }
+    }
+}
+
+/// No lanes.
+pub const EMPTY: Lanes<f32> = Lanes([0.0; CHANNELS]);

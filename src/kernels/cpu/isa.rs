@@ -4,11 +4,13 @@
 use super::avx2::{Avx2, AvxVnni};
 #[cfg(target_arch = "x86_64")]
 use super::avx512::{Avx512, Avx512Vnni};
-use super::layout::{CHANNELS, Lanes, Line};
+use super::layout::{CHANNELS, Lanes, Line, unpack_quad};
 #[cfg(target_arch = "aarch64")]
 use super::neon::{NeonDot, NeonI8mm};
+use super::round::round_all;
 use super::scalar::Scalar;
 use super::tier::Tier;
+use crate::dtype::FloatDtype;
 
 /// The instructions of one tier, on 16 lanes: one for each channel of a panel.
 ///
@@ -92,6 +94,63 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// `f32(code) − zero`, exact, of each k of a line; `zero` holds integers plus [`Isa::FLOAT_SHIFT`].
     fn floats(self, line: &Line, zero: Self::F32) -> [Self::F32; 4];
+
+    /// The instructions of products with float activations: of tiers that differ in integer products only, one.
+    type Float: Isa;
+    /// Panels whose codes are expanded in registers for one row; 0 where they are not.
+    const ONE_ROW: usize = 0;
+
+    /// The instructions of products with float activations.
+    fn float(self) -> Self::Float;
+    /// What [`Isa::decode`] needs for `bits`-bit codes less one zero point.
+    #[inline(always)]
+    fn decoder(self, _bits: usize, zero: i32) -> Decoder<Self::F32> {
+        Decoder {
+            table: self.splat(0.0),
+            zero: self.splat(zero as f32 + Self::FLOAT_SHIFT),
+        }
+    }
+    /// What [`Isa::decode`] needs for `bits`-bit codes less a zero point of each channel.
+    #[inline(always)]
+    fn channel_decoder(self, _bits: usize, zero: &[u8; CHANNELS]) -> Decoder<Self::F32> {
+        let zero = self.to_f32(self.load_i32(&widen(zero, 0)));
+        Decoder {
+            table: self.splat(0.0),
+            zero: self.add(zero, self.splat(Self::FLOAT_SHIFT)),
+        }
+    }
+    /// `f32(code) − zero`, exact, of each k of quad `Q` of a tile; `SHARED` where the decoder is that of [`Isa::decoder`].
+    #[inline(always)]
+    fn decode<const BITS: usize, const Q: usize, const SHARED: bool>(
+        self,
+        tile: &[Line; BITS],
+        decoder: &Decoder<Self::F32>,
+    ) -> [Self::F32; 4] {
+        let mut quad = Line::ZERO;
+        if BITS == 8 {
+            quad = tile[Q % BITS];
+        } else {
+            unpack_quad::<BITS, Q>(tile, &mut quad);
+        }
+        self.floats(&quad, decoder.zero)
+    }
+    /// As [`FloatDtype::round`] in each lane.
+    #[inline(always)]
+    fn round(self, dtype: FloatDtype, value: Self::F32) -> Self::F32 {
+        let mut lanes = Lanes([0.0; CHANNELS]);
+        self.store(value, &mut lanes);
+        round_all(dtype, &mut lanes.0);
+        self.load(&lanes)
+    }
+}
+
+/// From codes of one width to floats: what a lookup yields, and what is subtracted after it.
+#[derive(Clone, Copy)]
+pub struct Decoder<F> {
+    /// Values of the first 16 codes, where an instruction set looks them up.
+    pub table: F,
+    /// Zero points, where they are not in the table.
+    pub zero: F,
 }
 
 /// A piece of work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.

@@ -115,7 +115,7 @@ pub fn pack_tile(quads: &[Line; QUADS], out: &mut [Line]) {
 
 /// One quad out of a tile: and, shift, or.
 #[inline(always)]
-fn unpack_quad<const BITS: usize, const Q: usize>(tile: &[Line; BITS], out: &mut Line) {
+pub fn unpack_quad<const BITS: usize, const Q: usize>(tile: &[Line; BITS], out: &mut Line) {
     let second = BITS & 4;
     let third = second + (BITS & 2);
     for i in 0..64 {

@@ -1,4 +1,4 @@
-//! `y = x · Wᵀ + bias`: blocking, threads and the float epilogue, once for every instruction set.
+//! `y = x · Wᵀ + bias`: blocking and threads of integer products, once for every instruction set; float products are in `float_linear`.
 //!
 //! Threads share columns; a thread takes 4 panels at a time, some rows at a time, and walks K in chunks whose codes fit a near cache.
 //! Every output is one chain of sums in K order, so a row depends neither on the number of threads nor on the other rows.
@@ -6,8 +6,8 @@
 use super::activation::{Activations, Wanted, needs_sums, quantize};
 use super::ahead::Ahead;
 use super::blocks::{GroupZeros, Panels};
-use super::finish::{FinishDot, FinishFloat};
-use super::float::pack_floats;
+use super::finish::{FinishDot, FinishGroups};
+use super::float_linear::float_linear;
 use super::int_blocks::{GroupSums, narrow_quads};
 use super::isa::{Block, Isa, Program};
 use super::layout::{CHANNELS, Lanes, Line, QUADS, unpack};
@@ -22,7 +22,7 @@ pub(super) const PANELS: usize = 4;
 /// Rows whose accumulators a thread keeps.
 const ROWS: usize = 128;
 /// Nanoseconds of one thread's work below which waking another costs more than it saves.
-const FORK_NS: usize = 120_000;
+pub(super) const FORK_NS: usize = 120_000;
 /// Rows up to which codes are unpacked into the first-level cache.
 const FEW_ROWS: usize = 8;
 
@@ -54,24 +54,21 @@ impl Program for Linear<'_> {
             }
             return;
         }
-        let operand = if w.activation.is_quantized() {
-            let blocks = row_blocks(self.rows, I::ROWS);
-            let wanted = Wanted {
-                groups: &w.groups,
-                blocks: &blocks,
-                narrow: narrow_quads::<I>(w.bits()) > 0,
-                factor: match &w.zero {
-                    _ if w.groups.count == 1 => 1,
-                    Zeros::Codes(_) => -1,
-                    zero => I::WEIGHT_SHIFT - zero.code(0, 0) as i32,
-                },
-            };
-            Operand::Codes(quantize(isa, self.x, self.dtype, &w.activation, wanted), blocks)
-        } else {
-            let blocks = row_blocks(self.rows, if I::WIDE { &[24, 12, 8, 4, 2, 1] } else { &[6, 4, 2, 1] });
-            let (x, bad) = pack_floats(isa, self.x, &w.groups, &blocks);
-            Operand::Floats(x, bad, blocks)
+        if !w.activation.is_quantized() {
+            return float_linear(isa.float(), self);
+        }
+        let blocks = row_blocks(self.rows, I::ROWS);
+        let wanted = Wanted {
+            groups: &w.groups,
+            blocks: &blocks,
+            narrow: narrow_quads::<I>(w.bits()) > 0,
+            factor: match &w.zero {
+                _ if w.groups.count == 1 => 1,
+                Zeros::Codes(_) => -1,
+                zero => I::WEIGHT_SHIFT - zero.code(0, 0) as i32,
+            },
         };
+        let operand = Operand::Codes(quantize(isa, self.x, self.dtype, &w.activation, wanted), blocks);
         let chunks = chunks(w, self.rows);
         let product = Product {
             isa,
@@ -106,8 +103,6 @@ fn estimated_ns(w: &CpuWeight, rows: usize, wide: bool) -> usize {
 pub(super) enum Operand<Q> {
     /// 8-bit codes.
     Codes(Activations<Q>, Vec<(usize, usize)>),
-    /// `[block][padded K][rows of the block]`, and which rows hold a NaN or an infinity.
-    Floats(Vec<f32>, Vec<bool>, Vec<(usize, usize)>),
 }
 
 /// `rows` as blocks of the given sizes, largest first.
@@ -174,13 +169,13 @@ fn chunks(w: &CpuWeight, rows: usize) -> Vec<Chunk> {
 }
 
 /// The columns of some panels, row by row.
-struct Piece<'a> {
-    panels: Range<usize>,
-    rows: Vec<&'a mut [f32]>,
+pub(super) struct Piece<'a> {
+    pub panels: Range<usize>,
+    pub rows: Vec<&'a mut [f32]>,
 }
 
 /// Splits the columns of `y` for `threads` threads, some pieces each.
-fn pieces<'a>(w: &CpuWeight, rows: usize, threads: usize, y: &'a mut [f32]) -> Vec<Piece<'a>> {
+pub(super) fn pieces<'a>(w: &CpuWeight, rows: usize, threads: usize, y: &'a mut [f32]) -> Vec<Piece<'a>> {
     let blocks = w.panels().div_ceil(PANELS);
     let count = if threads == 1 { 1 } else { blocks.min(threads * 4) };
     let bounds: Vec<usize> = (0..=count)
@@ -238,7 +233,7 @@ pub(super) use by_block;
 
 impl<I: Isa> Product<'_, I> {
     fn piece(&self, piece: &mut Piece) {
-        let (Operand::Codes(_, blocks) | Operand::Floats(_, _, blocks)) = self.operand;
+        let Operand::Codes(_, blocks) = self.operand;
         let lanes = piece.rows.len().min(ROWS) * PANELS;
         let first = piece.panels.start;
         let mut scratch = Scratch::new(self.w, self.chunks);
@@ -263,16 +258,15 @@ impl<I: Isa> Product<'_, I> {
                     self.isa.enter(finish);
                 });
             }
-            operand => {
+            Operand::Codes(x, _) => {
                 let mut acc = vec![Lanes([0f32; CHANNELS]); lanes];
                 self.blocks(piece, blocks, |panels, next, blocks, rows, out| {
                     let acc = &mut acc[..rows.len() * PANELS];
                     acc.fill(Lanes([0.0; CHANNELS]));
-                    self.walk(&panels, &next, &mut scratch, |chunk, w| match operand {
-                        Operand::Codes(x, _) => self.group_dot(x, blocks, chunk, w, &panels, acc),
-                        Operand::Floats(x, ..) => self.float_dot(x, blocks, chunk, w, &panels, acc),
+                    self.walk(&panels, &next, &mut scratch, |chunk, w| {
+                        self.group_dot(x, blocks, chunk, w, &panels, acc)
                     });
-                    let finish = FinishFloat {
+                    let finish = FinishGroups {
                         product: self,
                         panels: panels.clone(),
                         first,
@@ -366,13 +360,6 @@ impl<I: Isa> Product<'_, I> {
                         out: &mut scratch.sums[i * groups..][..groups],
                     });
                 }
-                if let Zeros::Float { value, .. } = &w.zero {
-                    self.isa.enter(ReadValues {
-                        values: value,
-                        at: at..at + groups,
-                        out: &mut scratch.value[i * groups..][..groups],
-                    });
-                }
             }
             let codes = match bits {
                 8 => Panels {
@@ -391,7 +378,6 @@ impl<I: Isa> Product<'_, I> {
                 ChunkOf {
                     codes,
                     scale: &scratch.scale,
-                    value: &scratch.value,
                     sums: &scratch.sums,
                     groups,
                     ahead,
@@ -418,8 +404,6 @@ pub(super) struct ChunkOf<'a> {
     pub codes: Panels<'a>,
     /// `[panel][group of the chunk]`; empty where the scale is constant along K.
     pub scale: &'a [Lanes<f32>],
-    /// The same: float zero points.
-    pub value: &'a [Lanes<f32>],
     /// The same: `Σ (w − zw)`; empty where no product needs them.
     pub sums: &'a [Lanes<i32>],
     /// Groups of the chunk: the stride of all.
@@ -432,7 +416,6 @@ pub(super) struct ChunkOf<'a> {
 struct Scratch {
     quads: Vec<Line>,
     scale: Vec<Lanes<f32>>,
-    value: Vec<Lanes<f32>>,
     sums: Vec<Lanes<i32>>,
 }
 
@@ -441,12 +424,10 @@ impl Scratch {
         let largest = |size: fn(&Chunk) -> usize| chunks.iter().map(size).max().unwrap_or(0) * PANELS;
         let (tiles, groups) = (largest(|chunk| chunk.tiles.len()), largest(|chunk| chunk.sizes.len()));
         let floats = |needed: bool| vec![Lanes([0.0; CHANNELS]); if needed { groups } else { 0 }];
-        let float_zeros = matches!(w.zero, Zeros::Float { .. });
         let sums = w.groups.count > 1 && needs_sums(&w.activation);
         Self {
             quads: vec![Line::ZERO; if w.bits() < 8 { tiles * QUADS } else { 0 }],
-            scale: floats(w.groups.count > 1 || float_zeros),
-            value: floats(float_zeros),
+            scale: floats(w.groups.count > 1),
             sums: vec![Lanes([0; CHANNELS]); if sums { groups } else { 0 }],
         }
     }

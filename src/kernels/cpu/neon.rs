@@ -6,7 +6,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 use std::arch::is_aarch64_feature_detected;
 
-/// The int8 matrix extension: `usdot`.
+/// Dot products and the int8 matrix extension: `usdot`.
 #[derive(Clone, Copy, Debug)]
 pub struct NeonI8mm(());
 
@@ -17,7 +17,7 @@ pub struct NeonDot(());
 impl NeonI8mm {
     /// A token, where this machine has the instructions.
     pub fn new() -> Option<Self> {
-        (is_aarch64_feature_detected!("neon") && is_aarch64_feature_detected!("i8mm")).then_some(Self(()))
+        (NeonDot::new().is_some() && is_aarch64_feature_detected!("i8mm")).then_some(Self(()))
     }
 }
 
@@ -205,6 +205,12 @@ fn registers(line: &Line) -> [uint8x16_t; 4] {
 }
 
 impl Isa for NeonI8mm {
+    type Float = NeonDot;
+
+    #[inline(always)]
+    fn float(self) -> NeonDot {
+        NeonDot(())
+    }
     lanes!();
 
     #[inline(always)]
@@ -229,6 +235,12 @@ impl Isa for NeonI8mm {
 }
 
 impl Isa for NeonDot {
+    type Float = NeonDot;
+
+    #[inline(always)]
+    fn float(self) -> NeonDot {
+        self
+    }
     lanes!();
 
     /// Codes become signed: 0..=255 less 128.

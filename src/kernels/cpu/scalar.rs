@@ -17,6 +17,12 @@ fn map<T: Copy, U: Copy + Default>(a: [T; CHANNELS], b: [T; CHANNELS], f: impl F
 }
 
 impl Isa for Scalar {
+    type Float = Scalar;
+
+    #[inline(always)]
+    fn float(self) -> Scalar {
+        self
+    }
     type I32 = [i32; CHANNELS];
     type F32 = [f32; CHANNELS];
     type Weights = [u8; 64];

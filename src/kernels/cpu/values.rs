@@ -41,6 +41,26 @@ impl Values {
         }
     }
 
+    /// The values at `panel · groups + group`, without a branch for each.
+    #[inline(always)]
+    pub fn read<I: Isa>(&self, isa: I, at: usize) -> I::F32 {
+        let mut out = Lanes([0.0; CHANNELS]);
+        match self {
+            Self::F32(lanes) => return isa.load(&lanes[at]),
+            Self::F16(bits) => {
+                for (out, bits) in out.0.iter_mut().zip(&bits[at]) {
+                    *out = f16_to_f32(*bits);
+                }
+            }
+            Self::Bf16(bits) => {
+                for (out, bits) in out.0.iter_mut().zip(&bits[at]) {
+                    *out = f32::from_bits((*bits as u32) << 16);
+                }
+            }
+        }
+        isa.load(&out)
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
@@ -48,6 +68,13 @@ impl Values {
             Self::F16(bits) | Self::Bf16(bits) => size_of_val(bits.as_slice()),
         }
     }
+}
+
+/// A finite f16, whose exponent is 112 lower than that of the f32 of the same bits.
+#[inline(always)]
+fn f16_to_f32(bits: u16) -> f32 {
+    let magnitude = f32::from_bits((bits as u32 & 0x7fff) << 13) * f32::from_bits(239 << 23);
+    f32::from_bits(magnitude.to_bits() | (bits as u32 & 0x8000) << 16)
 }
 
 /// Reads consecutive values as f32.
@@ -68,9 +95,7 @@ impl<I: Isa> Block<I> for ReadValues<'_> {
             Values::F16(bits) => {
                 for (out, bits) in self.out.iter_mut().zip(&bits[self.at]) {
                     for (out, bits) in out.0.iter_mut().zip(bits) {
-                        // A finite f16 has its exponent 112 lower than the f32 of the same bits.
-                        let magnitude = f32::from_bits((*bits as u32 & 0x7fff) << 13) * f32::from_bits(239 << 23);
-                        *out = f32::from_bits(magnitude.to_bits() | (*bits as u32 & 0x8000) << 16);
+                        *out = f16_to_f32(*bits);
                     }
                 }
             }

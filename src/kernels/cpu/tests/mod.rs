@@ -1,6 +1,7 @@
 //! Every tier that this machine has, held to a scalar reference.
 
 mod edges;
+mod float;
 
 use super::{CpuWeight, Preference, TIER_VARIABLE, Tier};
 use crate::dtype::{FloatDtype, IntDtype};

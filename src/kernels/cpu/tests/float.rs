@@ -1,0 +1,95 @@
+//! Products with float activations: what a row depends on, and values that must be exact.
+
+use super::super::isa::{Isa, Program, run_on};
+use super::super::layout::{CHANNELS, Lanes};
+use super::*;
+
+#[test]
+fn a_row_of_floats_depends_on_no_other_row() {
+    let mut rng = StdRng::seed_from_u64(31);
+    const ROWS: usize = 40;
+    for bits in 1..=8 {
+        for (n, k, block) in [(150, 96, [1, 32]), (50, 330, [1, 330])] {
+            for (i, zero) in [Zero::Same, Zero::Blocks, Zero::Float].into_iter().enumerate() {
+                let w = weight(&mut rng, n, k, block, IntDtype::uint(bits).unwrap(), zero);
+                let (packed, dtype) = (pack(&w, ActivationQuantization::None), DTYPES[(bits as usize + i) % 3]);
+                let x = floats(&mut rng, ROWS * k, dtype);
+                for tier in tiers() {
+                    let mut all = vec![0.0; ROWS * n];
+                    packed.linear_on(tier, &x, ROWS, dtype, None, &mut all);
+                    for rows in (1..=14).chain([23, 25]) {
+                        let mut some = vec![0.0; rows * n];
+                        packed.linear_on(tier, &x[..rows * k], rows, dtype, None, &mut some);
+                        let what = format!("{tier} {bits} bits {zero:?} {dtype} M={rows}");
+                        same(&some, &all[..rows * n], &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn codes_equal_to_their_zero_points_give_the_bias() {
+    let mut rng = StdRng::seed_from_u64(32);
+    let (n, k) = (70, 200);
+    for bits in 1..=8 {
+        let dtype = IntDtype::uint(bits).unwrap();
+        for zero in [Zero::Same, Zero::Blocks] {
+            let parts = weight(&mut rng, n, k, [1, 40], dtype, zero).parts().clone();
+            let ZeroPoints::Int(zeros) = &parts.zero_point else {
+                unreachable!("an integer zero point was asked for")
+            };
+            let codes: Vec<i32> = (0..n * k).map(|i| zeros[i / k * (k / 40) + i % k / 40]).collect();
+            let w = AffineQuantizedTensor::from_codes(parts.clone(), &codes).unwrap();
+            let packed = pack(&w, ActivationQuantization::None);
+            let (x, bias) = (
+                floats(&mut rng, 9 * k, FloatDtype::F32),
+                floats(&mut rng, n, FloatDtype::F32),
+            );
+            for tier in tiers() {
+                for rows in [1, 2, 9] {
+                    let mut y = vec![7.0; rows * n];
+                    packed.linear_on(tier, &x[..rows * k], rows, FloatDtype::F32, Some(&bias), &mut y);
+                    same(&y, &bias.repeat(rows), &format!("{tier} {dtype} {zero:?} M={rows}"));
+                }
+            }
+        }
+    }
+}
+
+struct Round<'a>(FloatDtype, &'a mut Lanes<f32>);
+
+impl Program for Round<'_> {
+    fn run<I: Isa>(self, isa: I) {
+        let rounded = isa.round(self.0, isa.load(self.1));
+        isa.store(rounded, self.1);
+    }
+}
+
+#[test]
+fn a_tier_rounds_as_the_dtype_does() {
+    for tier in tiers() {
+        for high in (0..=u16::MAX)
+            .step_by(7)
+            .chain([0x7f7f, 0x7f80, 0x7fff, 0xff80, 0xffff])
+        {
+            let mut values = Lanes([0.0; CHANNELS]);
+            let lows = [
+                0u32, 1, 0xfff, 0x1000, 0x1001, 0x1fff, 0x3000, 0x7fff, 0x8000, 0x8001, 0xffff,
+            ];
+            for (value, low) in values.0.iter_mut().zip(lows) {
+                *value = f32::from_bits((high as u32) << 16 | low);
+            }
+            for dtype in DTYPES {
+                let mut got = values;
+                run_on(tier, Round(dtype, &mut got));
+                same(
+                    &got.0,
+                    &values.0.map(|value| dtype.round(value)),
+                    &format!("{tier} {dtype}"),
+                );
+            }
+        }
+    }
+}
