@@ -5,12 +5,13 @@
 //!
 //! The default run measures every kernel and shape on the best tier (or on that of `--tier`), with 1 and 2 threads, and aims at
 //! `--minutes` (18). `--tiers all` adds M = 1 and 128 at 4096×4096 on the other tiers. `--only` keeps the rows whose label, such as
-//! `i8i4 g128 none avx2 t1 m1 k4096 n4096 `, holds one of the texts.
+//! `i8i4 g128 none avx2 t1 m1 k4096 n4096 `, holds one of the texts, or all parts of one such as `i8i4+m1 `.
 //!
 //! - What is timed is what a layer calls: Flex tensors in, Flex tensor out, quantizing the activation included. Scales and float zero
 //!   points are bf16. The answer of every row is checked against the scalar reference first.
 //! - `ms` is the median of runs that alternate with Flex's float product on the same threads; `ratio_to_float` is the median of the
-//!   pairs, above 1 where the quantized linear is faster. Stock Burn's Q8S linear (block 32) is timed once a shape.
+//!   pairs, above 1 where the quantized linear is faster. A float product of 50 ms or more serves three runs beside it; stock Burn's
+//!   Q8S linear (block 32) is timed once a shape.
 //! - Weights rotate through 256 MB, or twice the last cache where that is more, at every M.
 //! - `bound` is what takes longest at least: reading the packed bytes (`read`), or the arithmetic at the peak that the same run
 //!   measures in registers: `vnni`, `fma`, `dpbf16`; `madd`, the best exact sequence of multiplications and additions, on tiers

@@ -10,7 +10,7 @@ pub struct Options {
     /// Tiers that meet the one shape of [`crate::configs::OTHER_TIERS`].
     pub others: Vec<Tier>,
     pub threads: Vec<usize>,
-    /// Only rows whose label holds one of these.
+    /// Only rows whose label holds all parts, joined by `+`, of one of these.
     pub only: Vec<String>,
     /// Most pairs of a row.
     pub runs: usize,
@@ -69,7 +69,11 @@ impl Options {
 
     /// Whether a row is wanted.
     pub fn wants(&self, label: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| label.contains(only.as_str()))
+        self.only.is_empty()
+            || self
+                .only
+                .iter()
+                .any(|only| only.split('+').all(|part| label.contains(part)))
     }
 }
 

@@ -13,6 +13,8 @@ use burn_std::{DType, FloatDType};
 
 /// Fewest pairs of a row.
 const MIN_PAIRS: usize = 3;
+/// Seconds from which on a float product serves several pairs.
+const SLOW_FLOAT: f64 = 0.05;
 
 /// A packed weight in as many copies as the rotation takes, and its first rows before packing.
 pub struct Packed {
@@ -60,19 +62,22 @@ pub fn measure(
     let stock = baseline.stock_seconds(&x);
 
     let mut read = machine.read_seconds(packed.bytes);
-    let mut turn = 1;
-    let mut pair = || {
+    let mut turn = 0;
+    let mut quantized = || {
         turn += 1;
-        let float = baseline.float_seconds(&x);
-        (seconds(|| product(turn)), float)
+        seconds(|| product(turn))
     };
     // The first pair warms up, unless a pair takes so long that it does not need to.
-    let first = pair();
-    let once = first.0 + first.1;
-    let mut pairs = if once < 0.2 { vec![] } else { vec![first] };
+    let (mut float, first) = (baseline.float_seconds(&x), quantized());
+    let once = first + float;
+    let mut pairs = if once < 0.2 { vec![] } else { vec![(first, float)] };
     let wanted = ((time / once) as usize).clamp(MIN_PAIRS, runs.max(MIN_PAIRS)) | 1;
     while pairs.len() < wanted {
-        pairs.push(pair());
+        // A slow float product is timed once for `MIN_PAIRS` runs beside it.
+        if float < SLOW_FLOAT || pairs.len().is_multiple_of(MIN_PAIRS) {
+            float = baseline.float_seconds(&x);
+        }
+        pairs.push((quantized(), float));
     }
     read = read.min(machine.read_seconds(packed.bytes));
     Times {

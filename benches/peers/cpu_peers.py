@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """ONNX Runtime and torch on the shapes of `benches/linear`.
 
-    cpu_peers.py --threads N [--only TEXT,...] [--seconds N] [--json FILE]     needs torch, onnx, onnxruntime, numpy
+    cpu_peers.py --threads N [--only TEXT,...] [--n N,...] [--seconds N] [--json FILE]     needs torch, onnx, onnxruntime, numpy
 
 Times are medians; weights rotate through 256 MB, or twice the last cache where that is more; answers are checked first.
-`--only` keeps what holds a text of `<peer> <dtypes>`, such as `torch i8i8`. oneDNN reads ONEDNN_MAX_CPU_ISA when it starts:
+`--only` keeps what holds a text of `<peer> <dtypes>`, such as `torch i8i8`; `--n` keeps
+the sizes of these N. ONNX Runtime keeps to 64 sessions, so that its small weights may stay in the last cache. oneDNN reads ONEDNN_MAX_CPU_ISA when it starts:
 set it outside to see a machine without AMX, and the rows say so.
 """
 import argparse
@@ -17,6 +18,7 @@ import time
 ARGUMENTS = argparse.ArgumentParser()
 ARGUMENTS.add_argument("--threads", type=int, required=True)
 ARGUMENTS.add_argument("--only", default="")
+ARGUMENTS.add_argument("--n", default="")
 ARGUMENTS.add_argument("--seconds", type=float, default=0.3)
 ARGUMENTS.add_argument("--json")
 OPTIONS = ARGUMENTS.parse_args()
@@ -32,6 +34,7 @@ BASE_ROWS = 256
 LARGE = [1, 8, 32, 128, 512]
 SHAPES = [(4096, 4096, LARGE), (4096, 11008, LARGE), (4096, 14336, LARGE), (2048, 5632, LARGE), (784, 256, [64]), (384, 1536, [256])]
 MIN_RUNS, MAX_RUNS = 3, 15
+MAX_SESSIONS = 64
 ROWS = []
 VNNI = torch.cpu._is_vnni_supported()
 ISA = os.environ.get("ONEDNN_MAX_CPU_ISA")
@@ -182,7 +185,7 @@ def session(nodes, initializers, k, n):
 
 
 def sweep_ort(problem, dtypes, name, group, limit, size, nodes, initializers):
-    sessions = [session(nodes, initializers, problem.k, problem.n) for _ in range(copies(size))]
+    sessions = [session(nodes, initializers, problem.k, problem.n) for _ in range(min(copies(size), MAX_SESSIONS))]
     for m in problem.ms:
         x = onnxruntime.OrtValue.ortvalue_from_numpy(problem.x[:m])
         y = onnxruntime.OrtValue.ortvalue_from_shape_and_type([m, problem.n], np.float32)
@@ -236,6 +239,8 @@ def main():
     versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     print(f"{cpu_name()}; {versions}; oneDNN {'up to ' + ISA if ISA else 'as it comes'}")
     for shape in SHAPES:
+        if OPTIONS.n and str(shape[1]) not in OPTIONS.n.split(","):
+            continue
         problem = Problem(*shape)
         for part in [torch_int8, torch_weight_only, onnxruntime_all, torch_floats]:
             try:

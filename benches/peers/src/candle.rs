@@ -12,7 +12,6 @@ pub fn run(bench: &mut Bench, problem: &Problem) {
     for (dtype, name, dtypes, error) in [
         (GgmlDType::Q8_0, "Q8_0", "i8i8", 0.04),
         (GgmlDType::Q4K, "Q4_K", "i8i4", 0.2),
-        (GgmlDType::Q4_0, "Q4_0", "i8i4", 0.2),
     ] {
         let kernel = Kernel {
             peer: PEER,

@@ -1,9 +1,10 @@
 //! candle, rten-gemm and tract-linalg on the shapes of `benches/linear`.
 //!
-//!     cargo run --release -- --threads N [--only TEXT,...] [--seconds N] [--json FILE]
+//!     cargo run --release -- --threads N [--only TEXT,...] [--n N,...] [--seconds N] [--json FILE]
 //!
 //! Times are medians; weights rotate through 256 MB, or twice the last cache where that is more; answers are checked first.
-//! Quantizing the activation is part of every time. `--only` keeps what holds a text of `<peer> <dtypes>`, such as `rten-gemm i8i8`.
+//! Quantizing the activation is part of every time. `--only` keeps what holds a text of `<peer> <dtypes>`, such as `rten-gemm i8i8`;
+//! `--n` keeps the sizes of these N.
 
 mod bench;
 mod candle;
@@ -21,6 +22,7 @@ fn main() {
         rows: vec![],
     };
     let mut json = None;
+    let mut sizes: Option<Vec<usize>> = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let value = arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
@@ -28,6 +30,7 @@ fn main() {
             "--threads" => bench.threads = value.parse().expect("a number of threads"),
             "--only" => bench.only = Some(value),
             "--seconds" => bench.seconds = value.parse().expect("seconds a row"),
+            "--n" => sizes = Some(value.split(',').map(|n| n.parse().expect("a size")).collect()),
             "--json" => json = Some(value),
             _ => panic!("unknown argument {argument}; see the top of src/main.rs"),
         }
@@ -38,7 +41,10 @@ fn main() {
         std::env::set_var("RAYON_NUM_THREADS", bench.threads.to_string());
         std::env::set_var("CANDLE_NUM_THREADS", bench.threads.to_string());
     }
-    for shape in SHAPES {
+    for shape in SHAPES
+        .into_iter()
+        .filter(|shape| sizes.as_ref().is_none_or(|sizes| sizes.contains(&shape.1)))
+    {
         let problem = Problem::new(shape);
         rten::run(&mut bench, &problem);
         candle::run(&mut bench, &problem);
