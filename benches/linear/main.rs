@@ -4,7 +4,7 @@
 //!                                                      [--runs N] [--minutes N] [--json FILE]
 //!
 //! The default run measures every kernel and shape on the best tier (or on that of `--tier`), with 1 and 2 threads, and aims at
-//! `--minutes` (18). `--tiers all` adds M = 1 and 128 at 4096×4096 on the other tiers. `--only` keeps the rows whose label, such as
+//! `--minutes` (18); the JSON file is written after each size. `--tiers all` adds M = 1 and 128 at 4096×4096 on the other tiers. `--only` keeps the rows whose label, such as
 //! `i8i4 g128 none avx2 t1 m1 k4096 n4096 `, holds one of the texts, or all parts of one such as `i8i4+m1 `.
 //!
 //! - What is timed is what a layer calls: Flex tensors in, Flex tensor out, quantizing the activation included. Scales and float zero
@@ -80,8 +80,11 @@ fn main() -> ExitCode {
                 }
             }
         }
+        if let Some(path) = &options.json {
+            Report::new(&machine, rows.clone()).write(path);
+        }
     }
-    finish(options, &Report::new(&machine, rows))
+    finish(&Report::new(&machine, rows))
 }
 
 /// The rows of a config on one shape that are wanted, those of a tier together.
@@ -123,12 +126,9 @@ impl Clock {
     }
 }
 
-/// Prints the machine again, writes the file, and fails where a bound was wrong.
-fn finish(options: &Options, report: &Report) -> ExitCode {
+/// Prints the machine again, and fails where a bound was wrong.
+fn finish(report: &Report) -> ExitCode {
     report.print_machine();
-    if let Some(path) = &options.json {
-        report.write(path);
-    }
     let bad = report.bad_bounds();
     if bad.is_empty() {
         return ExitCode::SUCCESS;

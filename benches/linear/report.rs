@@ -39,7 +39,7 @@ struct Threads {
 }
 
 /// One row of the table.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Row {
     pub kernel: String,
     pub tier: &'static str,

@@ -11,7 +11,7 @@ use burn_quantized::kernels::{Native, QuantKernels};
 use burn_quantized::tensor::{AffineQuantizedTensor, reference_linear};
 use burn_std::{DType, FloatDType};
 
-/// Fewest pairs of a row.
+/// Fewest pairs of a row, unless it is slow and time is short.
 const MIN_PAIRS: usize = 3;
 /// Seconds from which on a float product serves several pairs.
 const SLOW_FLOAT: f64 = 0.05;
@@ -71,7 +71,9 @@ pub fn measure(
     let (mut float, first) = (baseline.float_seconds(&x), quantized());
     let once = first + float;
     let mut pairs = if once < 0.2 { vec![] } else { vec![(first, float)] };
-    let wanted = ((time / once) as usize).clamp(MIN_PAIRS, runs.max(MIN_PAIRS)) | 1;
+    // Where three would take far more than the time of the row, one must do.
+    let least = if once > MIN_PAIRS as f64 * time { 1 } else { MIN_PAIRS };
+    let wanted = ((time / once) as usize).clamp(least, runs.max(least)) | 1;
     while pairs.len() < wanted {
         // A slow float product is timed once for `MIN_PAIRS` runs beside it.
         if float < SLOW_FLOAT || pairs.len().is_multiple_of(MIN_PAIRS) {

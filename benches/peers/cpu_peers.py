@@ -4,9 +4,9 @@
     cpu_peers.py --threads N [--only TEXT,...] [--n N,...] [--seconds N] [--json FILE]     needs torch, onnx, onnxruntime, numpy
 
 Times are medians; weights rotate through 256 MB, or twice the last cache where that is more; answers are checked first.
-`--only` keeps what holds a text of `<peer> <dtypes>`, such as `torch i8i8`; `--n` keeps
-the sizes of these N. ONNX Runtime keeps to 64 sessions, so that its small weights may stay in the last cache. oneDNN reads ONEDNN_MAX_CPU_ISA when it starts:
-set it outside to see a machine without AMX, and the rows say so.
+`--only` keeps what holds a text of `<peer> <dtypes>`, such as `torch i8i8`; `--n` keeps the sizes of these N.
+ONNX Runtime keeps to 64 sessions, so that its small weights may stay in the last cache. oneDNN reads ONEDNN_MAX_CPU_ISA when it
+starts: set it outside to see a machine without AMX, and the rows say so.
 """
 import argparse
 import json
@@ -168,7 +168,7 @@ def torch_weight_only(problem):
         sweep(problem, "torch", "bf16u4", "int4pack", group, 0.2, weights, product, bf16)
 
 
-def session(nodes, initializers, k, n):
+def model(nodes, initializers, k, n):
     graph = helper.make_graph(
         nodes, "linear",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["m", k])],
@@ -176,16 +176,21 @@ def session(nodes, initializers, k, n):
         [numpy_helper.from_array(value, name) for name, value in initializers.items()],
     )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets)
-    model.ir_version = 10
+    made = helper.make_model(graph, opset_imports=opsets)
+    made.ir_version = 10
+    return made.SerializeToString()
+
+
+def session(data):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = OPTIONS.threads, 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def sweep_ort(problem, dtypes, name, group, limit, size, nodes, initializers):
-    sessions = [session(nodes, initializers, problem.k, problem.n) for _ in range(min(copies(size), MAX_SESSIONS))]
+    data = model(nodes, initializers, problem.k, problem.n)
+    sessions = [session(data) for _ in range(min(copies(size), MAX_SESSIONS))]
     for m in problem.ms:
         x = onnxruntime.OrtValue.ortvalue_from_numpy(problem.x[:m])
         y = onnxruntime.OrtValue.ortvalue_from_shape_and_type([m, problem.n], np.float32)
@@ -247,12 +252,17 @@ def main():
                 part(problem)
             except (RuntimeError, AttributeError, AssertionError) as error:
                 print(f"{part.__name__} {shape[:2]}: {error}", file=sys.stderr)
-    if OPTIONS.json:
-        command = f"ONEDNN_MAX_CPU_ISA={ISA} " if ISA else ""
-        report = {"command": command + "cpu_peers.py " + " ".join(sys.argv[1:]), "peers": versions, "machine": {"cpu": cpu_name()}, "rows": ROWS}
-        with open(OPTIONS.json, "w") as file:
-            json.dump(report, file, indent=1)
-            file.write("\n")
+        if OPTIONS.json:
+            write(versions)
+
+
+def write(versions):
+    """What has been measured so far."""
+    command = f"ONEDNN_MAX_CPU_ISA={ISA} " if ISA else ""
+    report = {"command": command + "cpu_peers.py " + " ".join(sys.argv[1:]), "peers": versions, "machine": {"cpu": cpu_name()}, "rows": ROWS}
+    with open(OPTIONS.json, "w") as file:
+        json.dump(report, file, indent=1)
+        file.write("\n")
 
 
 main()

@@ -49,22 +49,23 @@ fn main() {
         rten::run(&mut bench, &problem);
         candle::run(&mut bench, &problem);
         tract::run(&mut bench, &problem);
+        if let Some(path) = &json {
+            write(path, &bench);
+        }
     }
-    if let Some(path) = json {
-        let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-        let peers = "rten-gemm 0.27.0, candle-core 0.11.1, tract-linalg 0.23.9";
-        let report = serde_json::json!({
-            "command": format!("peers {command}"),
-            "peers": peers,
-            "machine": { "cpu": cpu_name() },
-            "rows": bench.rows,
-        });
-        std::fs::write(
-            &path,
-            serde_json::to_string_pretty(&report).expect("numbers and text") + "\n",
-        )
-        .expect("the file can be written");
-    }
+}
+
+/// Writes what has been measured so far.
+fn write(path: &str, bench: &Bench) {
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let report = serde_json::json!({
+        "command": format!("peers {command}"),
+        "peers": "rten-gemm 0.27.0, candle-core 0.11.1, tract-linalg 0.23.9",
+        "machine": { "cpu": cpu_name() },
+        "rows": bench.rows,
+    });
+    let text = serde_json::to_string_pretty(&report).expect("numbers and text");
+    std::fs::write(path, text + "\n").expect("the file can be written");
 }
 
 /// Bytes of the largest cache, or 0 where the system does not say.
