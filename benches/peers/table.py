@@ -35,6 +35,8 @@ def order(row):
 
 def who(row):
     parts = row["kernel"].split(maxsplit=1)
+    if len(parts) > 1 and parts[1] == "tract":
+        return "tract"  # it takes another kernel for each M
     return f"{parts[1]}: {row['tier']}" if len(parts) > 1 else f"**burn-quantized** {row['tier']}"
 
 
