@@ -577,3 +577,60 @@ fn a_plan_of_half_precision_weights_counts_their_scales() {
         }
     }
 }
+
+#[test]
+fn a_layer_of_few_outputs_stays_in_float_unless_the_config_insists() {
+    let linear = || LinearConfig::new(256, 10).init::<Flex>(&Default::default());
+    let config = Int8DynamicActivationInt8Weight::default;
+    let why = "slower than float";
+    let (_, report) = quantize(linear(), &config()).unwrap();
+    let layer = &report.layers[0];
+    assert!(
+        layer.kernel.is_none() && layer.skipped.as_ref().unwrap().contains(why),
+        "{report}"
+    );
+    let (_, report) = quantize(linear(), &config().even_if_slower()).unwrap();
+    let layer = &report.layers[0];
+    assert!(layer.kernel.is_some() && layer.skipped.is_none(), "{report}");
+    assert!(
+        layer.note.as_ref().unwrap().contains(why) && report.to_string().contains(why),
+        "{report}"
+    );
+    assert_eq!(
+        plan(&linear(), &config().even_if_slower()).unwrap().layers[0].note,
+        layer.note
+    );
+    let error = plan(&linear(), &config().strict()).unwrap_err();
+    assert!(error.to_string().contains(why), "{error}");
+    assert!(plan(&linear(), &config().even_if_slower().strict()).is_ok());
+    assert!(plan(&linear(), &config().strict().even_if_slower()).is_ok());
+
+    let calibration = Calibration::new(Int8StaticActivationInt8Weight::default()).even_if_slower();
+    let observed = calibration.observe(linear()).unwrap();
+    observed.forward(Tensor::<Flex, 2>::ones([2, 256], &Default::default()));
+    let (_, report) = calibration.convert(observed).unwrap();
+    assert!(report.layers[0].note.as_ref().unwrap().contains(why), "{report}");
+}
+
+#[test]
+fn a_report_says_why_no_kernel_serves_a_weight() {
+    use burn_quantized::dtype::IntDtype;
+    use burn_quantized::flow::Recipe;
+    use burn_quantized::spec::{ActivationQuantization, AffineSpec, ZeroPointDomain};
+    let recipe = Recipe {
+        name: "float zero points, integer activations".into(),
+        weight: AffineSpec::new(IntDtype::UINT4, MappingType::Asymmetric, Granularity::PerGroup(32))
+            .with_zero_point_domain(ZeroPointDomain::Float),
+        activation: ActivationQuantization::int8_dynamic_asymmetric(),
+    };
+    let linear = || LinearConfig::new(64, 160).init::<Flex>(&Default::default());
+    let planned = plan(&linear(), &recipe).unwrap();
+    let (_, done) = quantize(linear(), &recipe).unwrap();
+    for report in [planned, done] {
+        let layer = &report.layers[0];
+        assert_eq!(layer.kernel.as_deref(), Some("portable"));
+        assert!(layer.note.as_ref().unwrap().contains("float activations"), "{report}");
+    }
+    let error = plan(&linear(), &recipe.strict()).unwrap_err();
+    assert!(error.to_string().contains("float activations"), "{error}");
+}

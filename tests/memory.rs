@@ -1,4 +1,4 @@
-//! What a forward pass of a quantized model allocates: never a weight in float.
+//! What a forward pass of a quantized model allocates: never a weight in float. What `quantize` allocates: one layer above the model.
 //!
 //! A counting allocator sees every thread; the tests take turns.
 #![cfg(all(feature = "flex", feature = "ndarray"))]
@@ -11,7 +11,8 @@ use burn::tensor::{Distribution, Tensor};
 use burn_flex::Flex;
 use burn_ndarray::NdArray;
 use burn_quantized::flow::{
-    Config, Int4WeightOnly, Int8DynamicActivationInt8Weight, Int8DynamicActivationIntxWeight, Int8WeightOnly, quantize,
+    Config, Int4WeightOnly, Int8DynamicActivationInt8Weight, Int8DynamicActivationIntxWeight, Int8WeightOnly, plan,
+    quantize,
 };
 use burn_quantized::kernels::{QuantKernels, expanded};
 use burn_quantized::{Native, Quantized};
@@ -187,4 +188,64 @@ fn stock_modules_on_flex() {
 #[test]
 fn stock_modules_on_ndarray() {
     stock_modules::<NdArray>("NdArray");
+}
+
+/// Eight layers of 4 MiB each.
+#[derive(Module, Debug)]
+struct Stack<B: Backend> {
+    layers: Vec<Linear<B>>,
+}
+
+const SIDE: usize = 1024;
+const DENSE: usize = SIDE * SIDE * FLOAT;
+
+/// While `quantize` runs: the model as it came, one weight in float once more, and its codes with their scales, at rest or packed. Burn's NdArray
+/// makes two copies of a tensor that it reads while the module still holds it; `copies` says so.
+/// Afterwards: codes, scales, zero points, the sums of codes that an integer product needs, and biases; no dense weight.
+fn quantizing<B: Backend>(backend: &str, copies: usize)
+where
+    Native: QuantKernels<B>,
+{
+    let _turn = TURN.lock();
+    let device = Default::default();
+    for (name, config) in configs() {
+        let layers = (0..8).map(|_| LinearConfig::new(SIDE, SIDE).init(&device)).collect();
+        let stack = Stack::<Quantized<B>> { layers };
+        stack.num_params();
+        let before = LIVE.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        let (stack, report) = quantize(stack, &*config).expect("the layers can be quantized");
+        let (peak, after) = (PEAK.load(Relaxed) - before, before - LIVE.load(Relaxed));
+        let rest = report.layers[0].bytes_after;
+        println!("{backend}, {name}: {peak} bytes above the model, {after} of it freed, {rest} a layer");
+        assert!(
+            peak <= copies * DENSE + rest + rest / 4 + SCRATCH,
+            "{backend}, {name}: quantize took {peak} bytes above the model; a layer has {DENSE}, its codes {rest}"
+        );
+        let kept = 8 * DENSE - after;
+        assert!(
+            kept <= 8 * (rest + rest / 2) + SCRATCH,
+            "{backend}, {name}: {kept} bytes are left of the weights, whose codes and scales have {}",
+            8 * rest
+        );
+
+        let before = LIVE.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        plan(&stack, &*config).expect("a quantized module has a plan");
+        let peak = PEAK.load(Relaxed) - before;
+        assert!(
+            peak < rest / 4,
+            "{backend}, {name}: planning a quantized module took {peak} bytes"
+        );
+    }
+}
+
+#[test]
+fn quantizing_on_flex() {
+    quantizing::<Flex>("Flex", 1);
+}
+
+#[test]
+fn quantizing_on_ndarray() {
+    quantizing::<NdArray>("NdArray", 2);
 }

@@ -1,10 +1,9 @@
 //! Building a quantized tensor from a weight.
 
 use super::record::{carrier_or_default, payload};
-use super::{Body, Label, Observed, Packed, QTensor, Storage};
+use super::{Body, Label, Observed, Packed, QTensor};
 use crate::kernels::QuantKernels;
 use crate::kernels::dtypes::float_dtype;
-use crate::kernels::portable::PortableWeight;
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
 use crate::tensor::payload::Payload;
@@ -49,23 +48,9 @@ impl<B: Backend, K: QuantKernels<B>> QTensor<B, K> {
             container,
             ..
         } = payload;
-        let storage = if rank == 2 {
-            match K::pack(weight, activation, &device) {
-                Ok(weight) => Storage::Kernel(weight),
-                Err(unsupported) => Storage::Portable(PortableWeight {
-                    weight: unsupported.weight,
-                    activation,
-                }),
-            }
-        } else {
-            Storage::Portable(PortableWeight { weight, activation })
-        };
         let label = Label { path, container };
-        let body = Arc::new(Body::Packed(Packed {
-            storage,
-            activation,
-            label,
-        }));
+        let packed = Packed::new::<B, K>(weight, activation, label, &device);
+        let body = Arc::new(Body::Packed(packed));
         Self {
             body,
             shape,

@@ -35,6 +35,8 @@ pub enum Storage<W> {
 pub struct Packed<W> {
     /// The codes.
     pub storage: Storage<W>,
+    /// Why the kernels of the backend do not serve it, where they were asked and refused.
+    pub refusal: Option<String>,
     /// What happens to an activation first.
     pub activation: ActivationQuantization,
     /// Where it came from.
@@ -103,6 +105,41 @@ pub enum FloatPrimitive<B: Backend, K: QuantKernels<B>> {
 }
 
 impl<W> Packed<W> {
+    /// A weight for the kernels of a device where they take it, else for the portable products.
+    pub(crate) fn new<B: Backend, K: QuantKernels<B, Weight = W>>(
+        weight: AffineQuantizedTensor,
+        activation: ActivationQuantization,
+        label: Label,
+        device: &Device<B>,
+    ) -> Self {
+        let (storage, refusal) = if weight.shape().len() != 2 {
+            (Storage::Portable(PortableWeight { weight, activation }), None)
+        } else {
+            match K::pack(weight, activation, device) {
+                Ok(weight) => (Storage::Kernel(weight), None),
+                Err(unsupported) => {
+                    let weight = unsupported.weight;
+                    let storage = Storage::Portable(PortableWeight { weight, activation });
+                    (storage, Some(unsupported.reason))
+                }
+            }
+        };
+        Self {
+            storage,
+            refusal,
+            activation,
+            label,
+        }
+    }
+
+    /// Bytes of the weight at rest.
+    pub(crate) fn bytes<B: Backend, K: QuantKernels<B, Weight = W>>(&self) -> usize {
+        match &self.storage {
+            Storage::Kernel(weight) => K::bytes(weight),
+            Storage::Portable(weight) => weight.weight.bytes(),
+        }
+    }
+
     /// The weight as quantized, `[N, K]` for a matrix.
     pub fn unpack<B: Backend, K: QuantKernels<B, Weight = W>>(&self) -> AffineQuantizedTensor {
         match &self.storage {

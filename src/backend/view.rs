@@ -6,7 +6,6 @@
 use super::{Body, FloatPrimitive, Observed, Packed, QTensor, Storage, materialized};
 use crate::kernels::QuantKernels;
 use crate::kernels::dtypes::float_dtype;
-use crate::kernels::portable::PortableWeight;
 use crate::tensor::AffineQuantizedTensor;
 use burn_backend::tensor::{Device, FloatTensor};
 use burn_backend::{Backend, TensorData, TensorMetadata};
@@ -132,19 +131,11 @@ impl<B: Backend, K: QuantKernels<B>> QTensor<B, K> {
                 weight: B::float_to_device(observed.weight.clone(), device),
                 observer: observed.observer.clone(),
             }),
-            Body::Packed(packed) => Body::Packed(Packed {
-                storage: match &packed.storage {
-                    Storage::Portable(weight) => Storage::Portable(weight.clone()),
-                    Storage::Kernel(weight) => match K::pack(K::unpack(weight), packed.activation, device) {
-                        Ok(weight) => Storage::Kernel(weight),
-                        Err(unsupported) => Storage::Portable(PortableWeight {
-                            weight: unsupported.weight,
-                            activation: packed.activation,
-                        }),
-                    },
-                },
-                activation: packed.activation,
-                label: packed.label.clone(),
+            Body::Packed(packed) => Body::Packed(match &packed.storage {
+                Storage::Portable(_) => packed.clone(),
+                Storage::Kernel(weight) => {
+                    Packed::new::<B, K>(K::unpack(weight), packed.activation, packed.label.clone(), device)
+                }
             }),
         };
         Self {

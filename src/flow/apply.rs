@@ -4,8 +4,9 @@ use super::config::Config;
 use super::layer::{Layer, Walk, keep_ints_and_bools};
 use super::plan::{Plan, Verdict};
 use super::report::{LayerReport, Report};
-use super::weight::{Held, HostWeight, finite_values, held, kernel_name, quantized_param};
+use super::weight::{Held, HostWeight, expected, held, kernel_name, note, quantized_param};
 use crate::backend::{QTensor, Quantized};
+use crate::dtype::FloatDtype;
 use crate::error::{QuantError, Result};
 use crate::kernels::QuantKernels;
 use crate::kernels::dtypes::burn_dtype;
@@ -148,10 +149,13 @@ pub(crate) fn quantize_layer<B: Backend, K: QuantKernels<B>>(
     let quantized = HostWeight::read::<B>(tensor, layer).and_then(|weight| Ok((quantize(&weight)?, weight)));
     match quantized {
         Ok((quantized, weight)) => {
-            row.sqnr_db = Some(weight.sqnr_db(&quantized.dequantize(weight.dtype)));
+            row.sqnr_db = Some(weight.sqnr_db(&quantized));
             row.bytes_after = quantized.bytes();
-            let tensor = place(quantized, activation, layer, device, &weight);
+            let dtype = weight.dtype;
+            drop(weight);
+            let tensor = place(quantized, activation, layer, device, dtype);
             (row.kernel, row.skipped) = (kernel_name(&tensor), None);
+            row.note = note(expected(&tensor, layer.logical_shape()[0]));
             Some(tensor)
         }
         Err(error) => {
@@ -167,7 +171,7 @@ pub(crate) fn place<B: Backend, K: QuantKernels<B>>(
     activation: ActivationQuantization,
     layer: &Layer,
     device: Device<B>,
-    weight: &HostWeight,
+    dtype: FloatDtype,
 ) -> QTensor<B, K> {
     let activation = layer.activation(activation);
     QTensor::from_weight(
@@ -176,7 +180,7 @@ pub(crate) fn place<B: Backend, K: QuantKernels<B>>(
         layer.label(),
         layer.transposed(),
         device,
-        burn_dtype(weight.dtype),
+        burn_dtype(dtype),
     )
 }
 
@@ -225,7 +229,7 @@ impl<B: Backend, K: QuantKernels<B>> ModuleVisitor<Quantized<B, K>> for Check<'_
         let tensor = param.val();
         let layer = self.walk.layer(&tensor.dims());
         if let Held::Float(tensor) = held(tensor) {
-            self.result = finite_values::<B>(tensor, &layer).map(|_| ());
+            self.result = HostWeight::read::<B>(tensor, &layer).map(drop);
         }
     }
 }

@@ -46,6 +46,7 @@ pub struct Calibration {
     config: Int8StaticActivationInt8Weight,
     filter: Filter,
     strict: bool,
+    takes_slower: bool,
 }
 
 /// A calibration's choice of layers, for the planner.
@@ -59,6 +60,10 @@ impl Config for Chosen<'_> {
     fn is_strict(&self) -> bool {
         self.0.strict
     }
+
+    fn takes_slower(&self) -> bool {
+        self.0.takes_slower
+    }
 }
 
 impl Calibration {
@@ -68,6 +73,7 @@ impl Calibration {
             config,
             filter: Filter::linear(),
             strict: false,
+            takes_slower: false,
         }
     }
 
@@ -79,6 +85,14 @@ impl Calibration {
     /// A chosen layer that cannot be served is an error; see [`Config::strict`].
     pub fn strict(self) -> Self {
         Self { strict: true, ..self }
+    }
+
+    /// Chosen layers whose kernels are expected to be slower than float too; see [`Config::even_if_slower`].
+    pub fn even_if_slower(self) -> Self {
+        Self {
+            takes_slower: true,
+            ..self
+        }
     }
 
     fn plan<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(

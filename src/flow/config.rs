@@ -48,6 +48,20 @@ pub trait Config {
         false
     }
 
+    /// Whether a layer is quantized too where its kernel is expected to be slower than float.
+    fn takes_slower(&self) -> bool {
+        false
+    }
+
+    /// Quantizes a chosen layer also where its kernel is expected to be slower than the float product; by default such a layer stays in
+    /// float, with the reason in the report.
+    fn even_if_slower(self) -> EvenIfSlower<Self>
+    where
+        Self: Sized,
+    {
+        EvenIfSlower(self)
+    }
+
     /// Turns a chosen layer that stays in float, or that only the portable products serve, into an error.
     fn strict(self) -> Strict<Self>
     where
@@ -85,6 +99,28 @@ impl<C: Config> Config for Strict<C> {
     }
 
     fn is_strict(&self) -> bool {
+        true
+    }
+
+    fn takes_slower(&self) -> bool {
+        self.0.takes_slower()
+    }
+}
+
+/// A config that takes slower kernels too; see [`Config::even_if_slower`].
+#[derive(Clone, Debug)]
+pub struct EvenIfSlower<C>(pub(crate) C);
+
+impl<C: Config> Config for EvenIfSlower<C> {
+    fn choose(&self, layer: &Layer) -> Result<Choice> {
+        self.0.choose(layer)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.0.is_strict()
+    }
+
+    fn takes_slower(&self) -> bool {
         true
     }
 }

@@ -20,7 +20,7 @@ mod weight;
 pub use apply::{FlowError, quantize};
 pub use by_hand::{to_affine_quantized_intx, to_linear_activation_quantized};
 pub use calibration::Calibration;
-pub use config::{Choice, Config, LayerConfig, Recipe, Strict};
+pub use config::{Choice, Config, EvenIfSlower, LayerConfig, Recipe, Strict};
 pub use configs::{
     Int4WeightOnly, Int8DynamicActivationInt8Weight, Int8DynamicActivationIntxWeight, Int8StaticActivationInt8Weight,
     Int8WeightOnly, IntxWeightOnly,

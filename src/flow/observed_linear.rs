@@ -94,7 +94,7 @@ impl<B: Backend, K: QuantKernels<B>> ObservedLinear<Quantized<B, K>> {
         let device = B::float_device(&tensor);
         let host = HostWeight::read::<B>(tensor, layer)?;
         let quantized = quantize_observed(&host, &self.config.weight)?;
-        let tensor = super::apply::place::<B, K>(quantized, activation, layer, device, &host);
+        let tensor = super::apply::place::<B, K>(quantized, activation, layer, device, host.dtype);
         Ok(Linear {
             weight: quantized_param(weight, tensor),
             bias,

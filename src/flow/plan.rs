@@ -3,12 +3,12 @@
 use super::config::{Choice, Config, Recipe, check_factors};
 use super::layer::{Layer, Walk};
 use super::report::{LayerReport, Report};
-use super::weight::{Held, PORTABLE, held, kernel_name};
+use super::weight::{Held, PORTABLE, expected, held, kernel_name, note};
 use crate::backend::{Body, QTensor, Quantized, record};
 use crate::dtype::FloatDtype;
 use crate::error::{QuantError, Result};
-use crate::kernels::QuantKernels;
 use crate::kernels::dtypes::{burn_dtype, float_dtype};
+use crate::kernels::{Expected, QuantKernels};
 use crate::primitives::ZeroPoints;
 use crate::spec::{AffineSpec, BlockGrid, ZeroPointDomain};
 use crate::tensor::{AffineParts, AffineQuantizedTensor};
@@ -95,6 +95,7 @@ impl<C: Config + ?Sized, B: Backend, K: QuantKernels<B>> Planner<'_, C, (B, K)> 
             bytes_after: 0,
             sqnr_db: None,
             skipped: None,
+            note: None,
         };
         let choice = self.config.choose(layer)?;
         let mut verdict = Verdict::Leave;
@@ -112,11 +113,17 @@ impl<C: Config + ?Sized, B: Backend, K: QuantKernels<B>> Planner<'_, C, (B, K)> 
                 };
                 row.config = recipe.name.clone();
                 match preview::<B, K>(layer, &recipe, float_dtype(tensor.dtype()), &B::float_device(&tensor))? {
-                    Ok((kernel, bytes)) => {
-                        if self.config.is_strict() && kernel == PORTABLE {
-                            return Err(self.refuse(layer, "only the portable products serve it"));
+                    Ok(Preview {
+                        expected: Expected::Slower(reason),
+                        ..
+                    }) if !self.config.takes_slower() => row.skipped = Some(reason),
+                    Ok(preview) => {
+                        row.note = note(preview.expected);
+                        if self.config.is_strict() && preview.kernel == PORTABLE {
+                            let note = row.note.as_deref().unwrap_or_default();
+                            return Err(self.refuse(layer, &format!("only the portable products serve it ({note})")));
                         }
-                        (row.kernel, row.bytes_after) = (Some(kernel), bytes);
+                        (row.kernel, row.bytes_after) = (Some(preview.kernel), preview.bytes);
                         verdict = Verdict::Quantize(recipe);
                     }
                     Err(reason) => row.skipped = Some(reason),
@@ -191,19 +198,26 @@ impl<C: Config + ?Sized, B: Backend, K: QuantKernels<B>> ModuleVisitor<Quantized
 /// Bytes of codes, scales and zero points of a quantized tensor, of the float weight of an observed one.
 pub(crate) fn bytes<B: Backend, K: QuantKernels<B>>(tensor: &QTensor<B, K>) -> usize {
     match &*tensor.body {
-        Body::Packed(packed) => packed.unpack::<B, K>().bytes(),
+        Body::Packed(packed) => packed.bytes::<B, K>(),
         Body::Observed(observed) => observed.weight.shape().num_elements() * observed.weight.dtype().size(),
         Body::Dense(weight) => weight.shape().num_elements() * weight.dtype().size(),
     }
 }
 
-/// The kernel and the bytes that a layer would have, or why it stays in float.
+/// What a layer would be.
+struct Preview {
+    kernel: String,
+    bytes: usize,
+    expected: Expected,
+}
+
+/// What a layer would be, or why it cannot be quantized.
 fn preview<B: Backend, K: QuantKernels<B>>(
     layer: &Layer,
     recipe: &Recipe,
     dtype: FloatDtype,
     device: &Device<B>,
-) -> Result<core::result::Result<(String, usize), String>> {
+) -> Result<core::result::Result<Preview, String>> {
     /// Output channels of the stand-in that kernels are asked about: their choice depends on K, dtype and blocks.
     const CHANNELS: usize = 16;
     if layer.shape.len() != 2 {
@@ -242,8 +256,11 @@ fn preview<B: Backend, K: QuantKernels<B>>(
             "too small: {n}x{k} elements have no room for its record of {length} bytes"
         )));
     }
-    let kernel = kernel_name(&tensor).unwrap_or_else(|| PORTABLE.into());
-    Ok(Ok((kernel, bytes)))
+    Ok(Ok(Preview {
+        kernel: kernel_name(&tensor).unwrap_or_else(|| PORTABLE.into()),
+        bytes,
+        expected: expected(&tensor, n),
+    }))
 }
 
 /// The parts of a weight of `spec`, quantized from `dtype`, whose codes are all zero and whose scales are all one.

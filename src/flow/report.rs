@@ -24,6 +24,9 @@ pub struct LayerReport {
     pub sqnr_db: Option<f64>,
     /// Why the layer stays in float, or why it is as it was.
     pub skipped: Option<String>,
+    /// What to know of a quantized layer: why only the portable products serve it, where its kernel is expected to be slower than float.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 /// The report of a whole module: every float parameter of rank 2 or more, and the bytes of the rest.
@@ -79,7 +82,12 @@ impl fmt::Display for Report {
                 layer.bytes_before.to_string(),
                 layer.bytes_after.to_string(),
                 layer.sqnr_db.map_or("-".into(), |db| format!("{db:.1}")),
-                layer.skipped.clone().unwrap_or_default(),
+                layer
+                    .skipped
+                    .as_ref()
+                    .or(layer.note.as_ref())
+                    .cloned()
+                    .unwrap_or_default(),
             ]
         }));
         let mut total: [String; 8] = Default::default();

@@ -4,12 +4,14 @@ use super::layer::Layer;
 use crate::backend::{FloatPrimitive, Label, QTensor, Quantized, Storage};
 use crate::dtype::FloatDtype;
 use crate::error::{QuantError, Result};
-use crate::kernels::QuantKernels;
 use crate::kernels::dtypes::float_dtype;
+use crate::kernels::{Expected, Portable, QuantKernels};
+use crate::tensor::AffineQuantizedTensor;
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorPrimitive};
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, TensorData, read_sync};
+use burn_std::DType;
 
 /// What a parameter holds now.
 pub(crate) enum Held<B: Backend, K: QuantKernels<B>> {
@@ -37,39 +39,50 @@ pub(crate) struct HostWeight {
 }
 
 impl HostWeight {
-    /// Reads a weight of rank 2. Errors: as [`finite_values`].
+    /// Reads a weight of rank 2. Errors: a NaN or an infinity, named by layer and by flat index as Burn lays the weight out.
     pub(crate) fn read<B: Backend>(tensor: FloatTensor<B>, layer: &Layer) -> Result<Self> {
-        let (values, dtype) = finite_values::<B>(tensor, layer)?;
         let shape @ [n, k] = layer.logical_shape();
-        let values = if layer.transposed() {
-            transpose(&values, k, n)
+        // The device transposes while it copies, so that the weight stands in memory once more; a plain copy may take two.
+        let tensor = if layer.transposed() {
+            B::float_transpose(tensor)
         } else {
-            values
+            tensor
         };
-        Ok(Self { values, dtype, shape })
+        let data = read(B::float_into_data(tensor), layer)?;
+        let dtype = float_dtype(data.dtype);
+        let values = match data.dtype {
+            DType::F32 => data.into_vec().expect("f32 data holds f32 values"),
+            _ => data.iter::<f32>().collect::<Vec<f32>>(),
+        };
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(Self { values, dtype, shape }),
+            Some(at) => {
+                let index = if layer.transposed() { at % k * n + at / k } else { at };
+                Err(not_finite(layer, index, values[at]))
+            }
+        }
     }
 
-    /// `10 · log10(Σ w² / Σ (w − ŵ)²)` against a dequantized weight; infinite where they are equal.
-    pub(crate) fn sqnr_db(&self, quantized: &[f32]) -> f64 {
-        let pairs = self.values.iter().zip(quantized).map(|(w, q)| (*w as f64, *q as f64));
-        let (signal, noise) = pairs.fold((0.0, 0.0), |(signal, noise), (w, q)| {
-            (signal + w * w, noise + (w - q) * (w - q))
+    /// `10 · log10(Σ w² / Σ (w − ŵ)²)` against a quantized weight; infinite where they are equal.
+    pub(crate) fn sqnr_db(&self, quantized: &AffineQuantizedTensor) -> f64 {
+        let (mut signal, mut noise) = (0.0, 0.0);
+        let mut values = self.values.iter();
+        quantized.dequantize_pieces(self.dtype, |quantized| {
+            for (q, w) in quantized.iter().zip(&mut values) {
+                let (w, q) = (*w as f64, *q as f64);
+                signal += w * w;
+                noise += (w - q) * (w - q);
+            }
         });
         10.0 * (signal / noise).log10()
     }
 }
 
-/// The values of a weight as Burn lays them out. Errors: NaN or infinity, named by layer and flat index.
-pub(crate) fn finite_values<B: Backend>(tensor: FloatTensor<B>, layer: &Layer) -> Result<(Vec<f32>, FloatDtype)> {
-    let data = read(B::float_into_data(tensor), layer)?;
-    let values: Vec<f32> = data.iter::<f32>().collect();
-    match values.iter().position(|value| !value.is_finite()) {
-        None => Ok((values, float_dtype(data.dtype))),
-        Some(index) => Err(QuantError::NonFinite {
-            what: format!("the weight of layer `{}`", layer.path),
-            index,
-            value: values[index].to_string(),
-        }),
+fn not_finite(layer: &Layer, index: usize, value: f32) -> QuantError {
+    QuantError::NonFinite {
+        what: format!("the weight of layer `{}`", layer.path),
+        index,
+        value: value.to_string(),
     }
 }
 
@@ -82,22 +95,6 @@ pub(crate) fn read(
         layer: layer.path.clone(),
         reason: format!("its data cannot be read from the device: {error}"),
     })
-}
-
-/// A `rows × cols` matrix as `cols × rows`, in tiles that stay in the cache.
-fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    const TILE: usize = 32;
-    let mut out = vec![0.0; values.len()];
-    for top in (0..rows).step_by(TILE) {
-        for left in (0..cols).step_by(TILE) {
-            for row in top..rows.min(top + TILE) {
-                for col in left..cols.min(left + TILE) {
-                    out[col * rows + row] = values[row * cols + col];
-                }
-            }
-        }
-    }
-    out
 }
 
 impl Layer {
@@ -115,6 +112,26 @@ pub(crate) fn kernel_name<B: Backend, K: QuantKernels<B>>(tensor: &QTensor<B, K>
         Storage::Kernel(weight) => K::kernel_name(weight, 1),
         Storage::Portable(_) => PORTABLE.into(),
     })
+}
+
+/// What a report says of a packed weight like this one, but of `outputs` channels.
+pub(crate) fn expected<B: Backend, K: QuantKernels<B>>(tensor: &QTensor<B, K>, outputs: usize) -> Expected {
+    let Some(packed) = tensor.packed() else {
+        return Expected::Faster;
+    };
+    match (&packed.storage, &packed.refusal) {
+        (Storage::Kernel(weight), _) => K::expected(weight, outputs),
+        (Storage::Portable(_), Some(reason)) => Expected::Mixed(format!("no kernel serves it: {reason}")),
+        (Storage::Portable(weight), None) => <Portable as QuantKernels<B>>::expected(weight, outputs),
+    }
+}
+
+/// What a report notes of a layer that was quantized.
+pub(crate) fn note(expected: Expected) -> Option<String> {
+    match expected {
+        Expected::Faster => None,
+        Expected::Mixed(note) | Expected::Slower(note) => Some(note),
+    }
 }
 
 /// The name of the products that expand a panel of the weight at a time.

@@ -6,6 +6,8 @@ pub mod cpu;
 
 pub(crate) mod dtypes;
 
+mod expected;
+
 mod unsupported;
 
 #[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
@@ -21,6 +23,7 @@ mod flex;
 mod ndarray;
 
 pub use crate::primitives::expanded;
+pub use expected::Expected;
 pub use unsupported::Unsupported;
 
 use crate::spec::ActivationQuantization;
@@ -52,6 +55,16 @@ pub trait QuantKernels<B: Backend>: Clone + Copy + Default + core::fmt::Debug + 
 
     /// The weight as it was before [`QuantKernels::pack`], bit for bit.
     fn unpack(weight: &Self::Weight) -> AffineQuantizedTensor;
+
+    /// Bytes of the weight at rest: those of [`QuantKernels::unpack`], which the default asks.
+    fn bytes(weight: &Self::Weight) -> usize {
+        Self::unpack(weight).bytes()
+    }
+
+    /// How the product with a weight packed like this one, but of `outputs` channels, compares with `B`'s float product.
+    fn expected(_weight: &Self::Weight, _outputs: usize) -> Expected {
+        Expected::Faster
+    }
 
     /// The name of the kernel that serves `rows` rows of activations, as reports print it.
     fn kernel_name(weight: &Self::Weight, rows: usize) -> String;

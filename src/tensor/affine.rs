@@ -1,5 +1,6 @@
 //! The affine quantized tensor: codes, scales and zero points over a grid of blocks.
 
+use super::pieces;
 use crate::dtype::pack::PackedRows;
 use crate::dtype::{FloatDtype, IntDtype};
 use crate::error::{QuantError, Result};
@@ -148,6 +149,10 @@ impl AffineQuantizedTensor {
             zero_point_dtype: spec.zero_point_dtype.unwrap_or(input_dtype),
         };
         parts.check(&grid)?;
+        if shape.len() == 2 {
+            let codes = pieces::quantize(input, input_dtype, &parts);
+            return Self::from_packed(parts, codes);
+        }
         let codes = primitives::quantize_affine(input, input_dtype, &parts.affine(&grid));
         Self::from_codes(parts, &codes)
     }

@@ -3,6 +3,7 @@
 mod activation;
 mod affine;
 pub mod payload;
+mod pieces;
 pub mod reference;
 mod views;
 

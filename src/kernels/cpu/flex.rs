@@ -2,7 +2,7 @@
 
 use super::cpu::{CpuWeight, tensors};
 use super::dtypes::float_dtype;
-use super::{Native, QuantKernels, Unsupported};
+use super::{Expected, Native, QuantKernels, Unsupported};
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
 use burn_backend::{Element, TensorMetadata};
@@ -25,6 +25,14 @@ impl QuantKernels<Flex> for Native {
 
     fn unpack(weight: &CpuWeight) -> AffineQuantizedTensor {
         weight.unpack()
+    }
+
+    fn bytes(weight: &CpuWeight) -> usize {
+        weight.rest_bytes()
+    }
+
+    fn expected(weight: &CpuWeight, outputs: usize) -> Expected {
+        weight.expected(outputs)
     }
 
     fn kernel_name(weight: &CpuWeight, _rows: usize) -> String {

@@ -9,6 +9,7 @@ mod avx2;
 #[allow(unsafe_code)]
 mod avx512;
 mod blocks;
+mod expected;
 mod finish;
 mod float;
 mod float_blocks;

@@ -1,7 +1,7 @@
 //! The CPU kernels on NdArray tensors, without a copy of f32 activations.
 
 use super::cpu::{CpuWeight, tensors};
-use super::{Native, QuantKernels, Unsupported};
+use super::{Expected, Native, QuantKernels, Unsupported};
 use crate::dtype::FloatDtype;
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
@@ -28,6 +28,14 @@ where
 
     fn unpack(weight: &CpuWeight) -> AffineQuantizedTensor {
         weight.unpack()
+    }
+
+    fn bytes(weight: &CpuWeight) -> usize {
+        weight.rest_bytes()
+    }
+
+    fn expected(weight: &CpuWeight, outputs: usize) -> Expected {
+        weight.expected(outputs)
     }
 
     fn kernel_name(weight: &CpuWeight, _rows: usize) -> String {

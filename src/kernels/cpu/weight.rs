@@ -213,6 +213,17 @@ impl CpuWeight {
         size_of_val(self.codes.as_slice()) + self.scale.bytes() + size_of_val(self.sums.as_slice()) + zeros
     }
 
+    /// Bytes of the weight at rest, as [`AffineQuantizedTensor::bytes`] counts those of [`CpuWeight::unpack`].
+    pub fn rest_bytes(&self) -> usize {
+        let codes = self.n * PackedRows::row_bytes(self.bits(), self.groups.k);
+        let zero = match &self.zero {
+            Zeros::None(_) => 0,
+            Zeros::Same(_) | Zeros::Codes(_) => 1,
+            Zeros::Float { .. } => self.zero_point_dtype.size(),
+        };
+        codes + self.blocks() * (self.scale_dtype.size() + zero)
+    }
+
     pub(super) fn bits(&self) -> u32 {
         self.dtype.bits()
     }

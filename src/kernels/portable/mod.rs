@@ -9,7 +9,7 @@ mod linear;
 mod ops;
 mod panel;
 
-use crate::kernels::{Portable, QuantKernels, Unsupported};
+use crate::kernels::{Expected, Portable, QuantKernels, Unsupported};
 use crate::spec::ActivationQuantization;
 use crate::tensor::AffineQuantizedTensor;
 use burn_backend::Backend;
@@ -46,6 +46,14 @@ impl<B: Backend> QuantKernels<B> for Portable {
 
     fn unpack(weight: &PortableWeight) -> AffineQuantizedTensor {
         weight.weight.clone()
+    }
+
+    fn bytes(weight: &PortableWeight) -> usize {
+        weight.weight.bytes()
+    }
+
+    fn expected(_weight: &PortableWeight, _outputs: usize) -> Expected {
+        Expected::Mixed("slower than float at every batch: a panel of codes becomes floats in each call".into())
     }
 
     fn kernel_name(_weight: &PortableWeight, _rows: usize) -> String {

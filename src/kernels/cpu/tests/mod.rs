@@ -124,6 +124,7 @@ fn a_packed_weight_comes_back() {
                     let w = weight(&mut rng, n, k, block, dtype, zero);
                     let packed = pack(&w, ActivationQuantization::None);
                     assert_eq!(packed.unpack(), w, "{dtype} [{n}, {k}] {block:?} {zero:?}");
+                    assert_eq!(packed.rest_bytes(), w.bytes(), "{dtype} [{n}, {k}] {block:?} {zero:?}");
                     for dtype in DTYPES {
                         let rows: Vec<usize> = (0..n).rev().collect();
                         let mut got = vec![0.0; n * k];
