@@ -4,6 +4,9 @@ pub mod portable;
 
 pub mod cpu;
 
+#[cfg(feature = "cube")]
+pub mod cube;
+
 pub(crate) mod dtypes;
 
 mod expected;
@@ -21,6 +24,14 @@ mod flex;
 #[cfg(feature = "ndarray")]
 #[path = "cpu/ndarray.rs"]
 mod ndarray;
+
+#[cfg(feature = "cube")]
+#[path = "cube/backend.rs"]
+mod cube_backend;
+
+#[cfg(feature = "fusion")]
+#[path = "cube/fusion.rs"]
+mod cube_fusion;
 
 pub use crate::primitives::expanded;
 pub use expected::Expected;

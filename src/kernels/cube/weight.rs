@@ -1,0 +1,261 @@
+//! A weight packed for a CubeCL device: codes, scales and zero points in its memory.
+
+use super::buffer::Buffer;
+use super::device::{Chunks, Packing};
+use super::layout::Layout;
+use super::product_float::{SizesLaunch, Zero};
+use super::product_int::is_shifted;
+use crate::dtype::pack::PackedRows;
+use crate::kernels::Unsupported;
+use crate::primitives::ZeroPoints;
+use crate::spec::ActivationQuantization;
+use crate::tensor::{AffineParts, AffineQuantizedTensor};
+use cubecl::prelude::*;
+use std::sync::Arc;
+
+/// Largest K: sums of 8-bit products stay inside an i32.
+const MAX_K: usize = 65_536;
+/// Largest K of one sum of uint8 activations, or of codes less their zero points: factors take 8 bits and a sign.
+const MAX_CENTERED: usize = 32_768;
+/// Largest N: units of a product stay inside one dim of cubes.
+const MAX_N: usize = 4_000_000;
+
+/// A logical `[N, K]` weight with its activation treatment, on a device.
+#[derive(Clone)]
+pub struct CubeWeight<R: Runtime> {
+    pub(super) client: ComputeClient<R>,
+    pub(super) layout: Layout,
+    pub(super) activation: ActivationQuantization,
+    /// Everything but the codes, on the host, for records.
+    parts: Arc<AffineParts>,
+    pub(super) words: Buffer,
+    /// `[group][N]`.
+    pub(super) scales: Buffer,
+    /// `[group][N]`: integer zero points, counted from the smallest code, or values of the middle code, as bits; then the sums.
+    pub(super) zeros: Buffer,
+    /// Where `Σ (code − zero point)` of each channel begins in `zeros`.
+    pub(super) sums: usize,
+    /// The zero point of every block, where it is the same; `None` where `zeros` says it.
+    pub(super) zero_point: Option<i32>,
+}
+
+impl<R: Runtime> core::fmt::Debug for CubeWeight<R> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("CubeWeight")
+            .field("layout", &self.layout)
+            .field("activation", &self.activation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: Runtime> CubeWeight<R> {
+    /// Packs a rank-2 weight into the memory of a device.
+    ///
+    /// Errors: a weight that no kernel serves comes back with the reason.
+    pub fn pack(
+        weight: AffineQuantizedTensor,
+        activation: ActivationQuantization,
+        client: ComputeClient<R>,
+    ) -> Result<Self, Box<Unsupported>> {
+        if let Some(reason) = refusal(&weight, &activation, client.properties().memory.max_page_size) {
+            return Err(Box::new(Unsupported { weight, reason }));
+        }
+        let parts = weight.parts().clone();
+        let layout = layout(&parts);
+        let min = parts.dtype.min();
+        let spread = |at: usize| {
+            let (group, channel) = (at / layout.n, at % layout.n);
+            channel / parts.block_size[0] * layout.groups() + group
+        };
+        let blocks = || (0..if layout.k == 0 { 0 } else { layout.groups() * layout.n }).map(spread);
+        let (mut zeros, zero_point): (Vec<u32>, _) = match &parts.zero_point {
+            ZeroPoints::None => (Vec::new(), Some(-min)),
+            ZeroPoints::Int(same) if zero(&parts) == Zero::Same => {
+                (Vec::new(), Some(same.first().copied().unwrap_or(0) - min))
+            }
+            ZeroPoints::Int(zero) => (blocks().map(|block| (zero[block] - min) as u32).collect(), None),
+            ZeroPoints::Float(zero) => (blocks().map(|block| zero[block].to_bits()).collect(), None),
+        };
+        let sums = zeros.len();
+        if needs_sums(&layout, &activation) {
+            zeros.extend(channel_sums(&weight).into_iter().map(|sum| sum as u32));
+        }
+        let scales: Vec<f32> = blocks().map(|block| parts.scale[block]).collect();
+        Ok(Self {
+            words: Buffer::upload(&client, &layout.pack(weight.packed_codes())),
+            scales: Buffer::upload(&client, &scales),
+            zeros: Buffer::upload(&client, &zeros),
+            sums,
+            zero_point,
+            layout,
+            activation,
+            parts: Arc::new(parts),
+            client,
+        })
+    }
+
+    /// The weight as it was before it was packed, bit for bit; waits for the device.
+    pub fn unpack(&self) -> AffineQuantizedTensor {
+        let codes = self.layout.unpack(&self.words.read(&self.client));
+        let packed = PackedRows::pack(self.layout.bits as u32, self.layout.n, self.layout.k, codes.into_iter());
+        AffineQuantizedTensor::from_packed((*self.parts).clone(), packed.into_bytes())
+            .expect("the parts of a packed weight fit")
+    }
+
+    /// `[N, K]`.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.layout.n, self.layout.k]
+    }
+
+    /// The kernel that serves any number of rows of activations: activation and weight, then the family.
+    pub fn kernel_name(&self, _rows: usize) -> String {
+        let short =
+            |dtype: crate::dtype::IntDtype| format!("{}{}", if dtype.is_signed() { "i" } else { "u" }, dtype.bits());
+        let activation = match self.activation {
+            ActivationQuantization::None => "f".into(),
+            ActivationQuantization::Dynamic { dtype, .. } | ActivationQuantization::Static { dtype, .. } => {
+                short(dtype)
+            }
+        };
+        format!("{activation}{} cube_portable", short(self.parts.dtype))
+    }
+
+    /// Bytes of the weight at rest, as [`AffineQuantizedTensor::bytes`] counts those of [`CubeWeight::unpack`]; asks the host alone.
+    pub fn rest_bytes(&self) -> usize {
+        self.parts.bytes()
+    }
+
+    /// Bytes on the device, padding included.
+    pub fn bytes(&self) -> usize {
+        4 * (self.words.len() + self.scales.len() + self.zeros.len())
+    }
+
+    /// Whether a product takes the activation's zero point off its codes, not off the sum.
+    pub(super) fn is_centered(&self) -> bool {
+        is_centered(&self.layout, &self.activation)
+    }
+
+    pub(super) fn packing(&self) -> Packing {
+        Packing { bits: self.layout.bits }
+    }
+
+    pub(super) fn chunks(&self) -> Chunks {
+        Chunks {
+            k: self.layout.k as u32,
+            group: self.layout.group as u32,
+            per_group: self.layout.chunks_per_group() as u32,
+            count: self.layout.chunks() as u32,
+        }
+    }
+
+    pub(super) fn zero(&self) -> Zero {
+        zero(&self.parts)
+    }
+
+    /// The numbers of a kernel over `rows` rows.
+    pub(super) fn sizes(&self, rows: usize) -> SizesLaunch<R> {
+        let middle = || self.parts.mid() - self.parts.dtype.min();
+        let zero_point = match self.zero() {
+            Zero::Float => middle(),
+            _ => self.zero_point.unwrap_or(0),
+        };
+        SizesLaunch::new(rows as u32, self.layout.n as u32, zero_point, f32::NAN.to_bits(), 0)
+    }
+}
+
+fn layout(parts: &AffineParts) -> Layout {
+    Layout {
+        n: parts.shape[0],
+        k: parts.shape[1],
+        bits: parts.dtype.bits() as usize,
+        group: parts.block_size[1].max(1),
+    }
+}
+
+fn zero(parts: &AffineParts) -> Zero {
+    match &parts.zero_point {
+        ZeroPoints::Float(_) => Zero::Float,
+        ZeroPoints::Int(zero) if zero.windows(2).any(|two| two[0] != two[1]) => Zero::Blocks,
+        _ => Zero::Same,
+    }
+}
+
+fn is_centered(layout: &Layout, activation: &ActivationQuantization) -> bool {
+    is_shifted(activation) && (layout.groups() > 1 || !activation.is_signed())
+}
+
+/// Whether a product corrects its sums by the activation's zero point.
+fn needs_sums(layout: &Layout, activation: &ActivationQuantization) -> bool {
+    is_shifted(activation) && !is_centered(layout, activation)
+}
+
+/// `Σ (code − zero point)` of each channel of a weight with one integer zero point a channel.
+fn channel_sums(weight: &AffineQuantizedTensor) -> Vec<i32> {
+    let (parts, codes) = (weight.parts(), weight.codes());
+    let (n, k) = (parts.shape[0], parts.shape[1]);
+    let sum = |channel: usize| {
+        let zero = match &parts.zero_point {
+            ZeroPoints::Int(zero) => zero.get(channel / parts.block_size[0]).copied().unwrap_or(0),
+            _ => 0,
+        };
+        codes[channel * k..(channel + 1) * k]
+            .iter()
+            .map(|code| code - zero)
+            .sum()
+    };
+    (0..n).map(sum).collect()
+}
+
+/// Why no kernel serves a weight on a device whose largest array takes `largest` bytes.
+fn refusal(weight: &AffineQuantizedTensor, activation: &ActivationQuantization, largest: u64) -> Option<String> {
+    let parts = weight.parts();
+    let &[n, k] = parts.shape.as_slice() else {
+        return Some(format!("a weight has 2 dims, this one has shape {:?}", parts.shape));
+    };
+    if n > MAX_N {
+        return Some(format!("N = {n} is above {MAX_N}, the most that one launch covers"));
+    }
+    let layout = layout(parts);
+    let bytes = (4 * layout.words()).max(4 * layout.groups() * n);
+    if bytes as u64 > largest || layout.words() > u32::MAX as usize {
+        return Some(format!(
+            "packed codes of {bytes} bytes do not fit one array of the device ({largest} bytes)"
+        ));
+    }
+    let float_zero = matches!(parts.zero_point, ZeroPoints::Float(_));
+    if float_zero && (parts.quant_min + parts.quant_max) % 2 == 0 {
+        let (lo, hi) = (parts.quant_min, parts.quant_max);
+        return Some(format!(
+            "a float zero point needs an even number of codes, so that one is in the middle: not {lo}..={hi}"
+        ));
+    }
+    let (dtype, lo, hi) = match *activation {
+        ActivationQuantization::None => return None,
+        ActivationQuantization::Dynamic {
+            dtype,
+            quant_min,
+            quant_max,
+            ..
+        }
+        | ActivationQuantization::Static {
+            dtype,
+            quant_min,
+            quant_max,
+            ..
+        } => (dtype, quant_min, quant_max),
+    };
+    if dtype.bits() != 8 || lo >= hi || lo < dtype.min() || hi > dtype.max() {
+        return Some(format!("activations are int8 or uint8, not {dtype} in {lo}..={hi}"));
+    }
+    if float_zero {
+        return Some("a float zero point needs float activations (weight-only)".into());
+    }
+    let limit = if is_centered(&layout, activation) || !activation.is_signed() {
+        MAX_CENTERED
+    } else {
+        MAX_K
+    };
+    let sum = if layout.groups() > 1 { layout.group } else { k };
+    (sum > limit)
+        .then(|| format!("sums over {sum} values along K are above {limit}, where 8-bit products could leave 32 bits"))
+}
