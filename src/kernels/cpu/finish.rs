@@ -3,10 +3,10 @@
 // An epilogue counts through several arrays of lanes with the same `c`.
 #![allow(clippy::needless_range_loop)]
 
-use super::activation::{Activations, Row, offset};
+use super::activation::{Row, offset};
 use super::isa::{Block, Isa};
 use super::layout::{CHANNELS, Lanes};
-use super::linear::{Operand, PANELS, Product};
+use super::linear::{PANELS, Product};
 use super::round::round_all;
 use core::ops::Range;
 
@@ -40,7 +40,6 @@ pub(super) fn bias_of(bias: &[f32], panel: usize) -> [f32; CHANNELS] {
 /// From integers to outputs where the weight's scale is constant along K: A and U of [`reference`](crate::tensor::reference_linear).
 pub struct FinishDot<'a, 'o, I: Isa> {
     pub product: &'a Product<'a, I>,
-    pub x: &'a Activations<I::Quad>,
     pub panels: Range<usize>,
     /// First panel of the piece.
     pub first: usize,
@@ -70,8 +69,8 @@ impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
                     scale,
                     zero: x_zero,
                     bad,
-                } = self.x.rows[row];
-                let x_sum = self.x.sums[row];
+                } = self.product.x.rows[row];
+                let x_sum = self.product.x.sums[row];
                 let mut acc = self.acc[(row - self.rows.start) * PANELS + j].0;
                 for c in 0..CHANNELS {
                     acc[c] = acc[c].wrapping_sub(zero[c].wrapping_mul(x_sum));
@@ -139,11 +138,10 @@ impl<I: Isa> Block<I> for FinishGroups<'_, '_, I> {
             let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
             for row in self.rows.clone() {
                 let mut y = self.acc[(row - self.rows.start) * PANELS + j].0;
-                let Operand::Codes(x, _) = self.product.operand;
+                let Row { scale, bad, .. } = self.product.x.rows[row];
                 for y in &mut y {
-                    *y *= x.rows[row].scale;
+                    *y *= scale;
                 }
-                let bad = x.rows[row].bad;
                 for c in 0..CHANNELS {
                     y[c] += bias[c];
                 }

@@ -8,6 +8,22 @@ use super::float_weights::{CODES, FLOAT, FLOAT_BF16, FLOAT_F16, FloatMode, Float
 use super::isa::{Block, Isa};
 use super::layout::{CHANNELS, Lanes, Line, TILE};
 
+/// The method `tiles` for the width of the weight's codes.
+macro_rules! by_bits {
+    ($block:ident, $isa:ident, $kind:ident) => {
+        match $block.weights.w.bits() {
+            1 => $block.tiles::<I, 1, $kind>($isa),
+            2 => $block.tiles::<I, 2, $kind>($isa),
+            3 => $block.tiles::<I, 3, $kind>($isa),
+            4 => $block.tiles::<I, 4, $kind>($isa),
+            5 => $block.tiles::<I, 5, $kind>($isa),
+            6 => $block.tiles::<I, 6, $kind>($isa),
+            7 => $block.tiles::<I, 7, $kind>($isa),
+            _ => $block.tiles::<I, 8, $kind>($isa),
+        }
+    };
+}
+
 /// Parts of one panel to floats, `[k]`.
 pub struct Expand<'a> {
     pub weights: &'a FloatWeights<'a>,
@@ -19,23 +35,9 @@ pub struct Expand<'a> {
 impl<I: Isa> Block<I> for Expand<'_> {
     #[inline(always)]
     fn run(mut self, isa: I) {
-        match (self.weights.kind, self.weights.w.bits()) {
-            (CODES, 1) => self.tiles::<I, 1, CODES>(isa),
-            (CODES, 2) => self.tiles::<I, 2, CODES>(isa),
-            (CODES, 3) => self.tiles::<I, 3, CODES>(isa),
-            (CODES, 4) => self.tiles::<I, 4, CODES>(isa),
-            (CODES, 5) => self.tiles::<I, 5, CODES>(isa),
-            (CODES, 6) => self.tiles::<I, 6, CODES>(isa),
-            (CODES, 7) => self.tiles::<I, 7, CODES>(isa),
-            (CODES, _) => self.tiles::<I, 8, CODES>(isa),
-            (_, 1) => self.tiles::<I, 1, SHARED>(isa),
-            (_, 2) => self.tiles::<I, 2, SHARED>(isa),
-            (_, 3) => self.tiles::<I, 3, SHARED>(isa),
-            (_, 4) => self.tiles::<I, 4, SHARED>(isa),
-            (_, 5) => self.tiles::<I, 5, SHARED>(isa),
-            (_, 6) => self.tiles::<I, 6, SHARED>(isa),
-            (_, 7) => self.tiles::<I, 7, SHARED>(isa),
-            (_, _) => self.tiles::<I, 8, SHARED>(isa),
+        match self.weights.kind {
+            CODES => by_bits!(self, isa, CODES),
+            _ => by_bits!(self, isa, SHARED),
         }
         match self.weights.kind {
             FLOAT => self.finish::<I, FLOAT>(isa),
@@ -173,22 +175,8 @@ impl<I: Isa, const NR: usize> Block<I> for OneRow<'_, NR> {
     #[inline(always)]
     fn run(self, isa: I) {
         match (self.weights.kind, self.weights.w.bits()) {
-            (SHARED, 1) => self.tiles::<I, 1, SHARED>(isa),
-            (SHARED, 2) => self.tiles::<I, 2, SHARED>(isa),
-            (SHARED, 3) => self.tiles::<I, 3, SHARED>(isa),
-            (SHARED, 4) => self.tiles::<I, 4, SHARED>(isa),
-            (SHARED, 5) => self.tiles::<I, 5, SHARED>(isa),
-            (SHARED, 6) => self.tiles::<I, 6, SHARED>(isa),
-            (SHARED, 7) => self.tiles::<I, 7, SHARED>(isa),
-            (SHARED, _) => self.tiles::<I, 8, SHARED>(isa),
-            (CODES, 1) => self.tiles::<I, 1, CODES>(isa),
-            (CODES, 2) => self.tiles::<I, 2, CODES>(isa),
-            (CODES, 3) => self.tiles::<I, 3, CODES>(isa),
-            (CODES, 4) => self.tiles::<I, 4, CODES>(isa),
-            (CODES, 5) => self.tiles::<I, 5, CODES>(isa),
-            (CODES, 6) => self.tiles::<I, 6, CODES>(isa),
-            (CODES, 7) => self.tiles::<I, 7, CODES>(isa),
-            (CODES, _) => self.tiles::<I, 8, CODES>(isa),
+            (SHARED, _) => by_bits!(self, isa, SHARED),
+            (CODES, _) => by_bits!(self, isa, CODES),
             (FLOAT, 4) => self.tiles::<I, 4, FLOAT>(isa),
             (kind, bits) => unreachable!("no block of one row for kind {kind} and {bits} bits"),
         }

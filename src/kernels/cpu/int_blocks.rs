@@ -215,8 +215,8 @@ pub struct GroupDot<'a, 'p, Q, const MR: usize, const NR: usize> {
     pub w: Panels<'a>,
     /// See [`narrow_quads`].
     pub narrow: usize,
-    /// Tiles of each group that `w` covers.
-    pub tiles: &'a [usize],
+    /// Tiles and elements of each group that `w` covers.
+    pub chunk_groups: &'a [(usize, usize)],
     /// `[group][row]`, from the first group on: the sums of the activation codes, times less the zero point where it is one, else
     /// times −1.
     pub x_sums: &'a [i32],
@@ -246,7 +246,7 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for GroupDot<'_, '_, I::
         let w = self.w.split::<NR>();
         let (x_sums, _) = self.x_sums.as_chunks::<MR>();
         let mut quad = 0;
-        for (group, tiles) in self.tiles.iter().enumerate() {
+        for (group, (tiles, _)) in self.chunk_groups.iter().enumerate() {
             let mut acc = [[isa.splat_i32(0); NR]; MR];
             if let GroupZeros::Same(_) = self.zero {
                 for r in 0..MR {

@@ -94,7 +94,7 @@ impl<I: Isa> Product<'_, I> {
                         x: quads,
                         w: w.codes.skip($panel),
                         narrow,
-                        tiles: &chunk.sizes,
+                        chunk_groups: &chunk.groups,
                         x_sums: &x.sums[first * groups + chunk.first_group * rows..],
                         x_zeros,
                         scale: &w.scale[$panel * w.groups..],

@@ -23,7 +23,7 @@ pub(super) const PANELS: usize = 4;
 const ROWS: usize = 128;
 /// Nanoseconds of one thread's work below which waking another costs more than it saves.
 pub(super) const FORK_NS: usize = 120_000;
-/// Rows up to which codes are unpacked into the first-level cache.
+/// Rows up to which the next codes are fetched into the first-level cache.
 const FEW_ROWS: usize = 8;
 
 /// The operation; see [`CpuWeight::linear`].
@@ -68,12 +68,13 @@ impl Program for Linear<'_> {
                 zero => I::WEIGHT_SHIFT - zero.code(0, 0) as i32,
             },
         };
-        let operand = Operand::Codes(quantize(isa, self.x, self.dtype, &w.activation, wanted), blocks);
-        let chunks = chunks(w, self.rows);
+        let x = quantize(isa, self.x, self.dtype, &w.activation, wanted);
+        let chunks = chunks(w);
         let product = Product {
             isa,
             w,
-            operand: &operand,
+            x: &x,
+            blocks: &blocks,
             chunks: &chunks,
             near: self.rows <= FEW_ROWS,
             dtype: self.dtype,
@@ -93,16 +94,10 @@ impl Program for Linear<'_> {
 /// of 64-byte vectors (a third of it for narrower ones).
 fn estimated_ns(w: &CpuWeight, rows: usize, wide: bool) -> usize {
     const CODES_PER_NS: usize = 14;
-    let products_per_ns = if w.activation.is_quantized() { 128 } else { 24 };
+    const PRODUCTS_PER_NS: usize = 128;
     let codes = w.n * w.groups.k;
-    let ns = codes / CODES_PER_NS + (rows - 1) * codes / products_per_ns;
+    let ns = codes / CODES_PER_NS + (rows - 1) * codes / PRODUCTS_PER_NS;
     if wide { ns } else { 3 * ns }
-}
-
-/// Activations, ready for the inner blocks, with the blocks of rows (first, count).
-pub(super) enum Operand<Q> {
-    /// 8-bit codes.
-    Codes(Activations<Q>, Vec<(usize, usize)>),
 }
 
 /// `rows` as blocks of the given sizes, largest first.
@@ -121,23 +116,17 @@ fn row_blocks(rows: usize, sizes: &[usize]) -> Vec<(usize, usize)> {
 pub(super) struct Chunk {
     pub tiles: Range<usize>,
     pub first_group: usize,
-    /// Tiles of each group in the chunk.
-    pub sizes: Vec<usize>,
-    /// Tiles and elements of each group, where the chunk has whole groups.
-    lengths: Vec<(usize, usize)>,
+    /// Tiles in the chunk, and elements, of each group.
+    pub groups: Vec<(usize, usize)>,
 }
 
-/// K in chunks; grouped integer products need whole groups.
-fn chunks(w: &CpuWeight, rows: usize) -> Vec<Chunk> {
+/// Tiles of a chunk, where groups are not longer: the codes of 4 panels are 16 KiB, which the first-level cache keeps beside the activations.
+const CHUNK: usize = 8;
+
+/// K in chunks of whole groups, or of parts of the only group.
+fn chunks(w: &CpuWeight) -> Vec<Chunk> {
     let groups = &w.groups;
-    let whole = w.activation.is_quantized() && groups.count > 1;
-    // The codes of 4 panels by 8 tiles are 16 KiB, which the first-level cache keeps beside the activations.
-    let target = match (w.activation.is_quantized(), w.bits(), rows <= FEW_ROWS) {
-        (true, ..) => 8,
-        (false, 8, true) => usize::MAX,
-        (false, _, true) => 8,
-        (false, _, false) => 32,
-    };
+    let whole = groups.count > 1;
     let mut out: Vec<Chunk> = Vec::new();
     let mut open = false;
     for group in 0..groups.count {
@@ -147,22 +136,20 @@ fn chunks(w: &CpuWeight, rows: usize) -> Vec<Chunk> {
                 out.push(Chunk {
                     tiles: tiles.start..tiles.start,
                     first_group: group,
-                    sizes: Vec::new(),
-                    lengths: Vec::new(),
+                    groups: Vec::new(),
                 });
             }
             let chunk = out.last_mut().expect("a chunk is open");
-            let room = target - chunk.tiles.len();
+            let room = CHUNK - chunk.tiles.len();
             if whole && tiles.len() > room && open {
                 open = false;
                 continue;
             }
             let take = if whole { tiles.len() } else { tiles.len().min(room) };
-            chunk.sizes.push(take);
-            chunk.lengths.push((take, groups.elements(group).len()));
+            chunk.groups.push((take, groups.elements(group).len()));
             chunk.tiles.end += take;
             tiles.start += take;
-            open = chunk.tiles.len() < target;
+            open = chunk.tiles.len() < CHUNK;
         }
     }
     out
@@ -202,7 +189,9 @@ pub(super) fn pieces<'a>(w: &CpuWeight, rows: usize, threads: usize, y: &'a mut 
 pub(super) struct Product<'a, I: Isa> {
     pub isa: I,
     pub w: &'a CpuWeight,
-    pub operand: &'a Operand<I::Quad>,
+    pub x: &'a Activations<I::Quad>,
+    /// First row and number of rows.
+    blocks: &'a [(usize, usize)],
     chunks: &'a [Chunk],
     /// Whether chunks fit the nearest cache.
     near: bool,
@@ -233,50 +222,46 @@ pub(super) use by_block;
 
 impl<I: Isa> Product<'_, I> {
     fn piece(&self, piece: &mut Piece) {
-        let Operand::Codes(_, blocks) = self.operand;
+        let (x, blocks) = (self.x, self.blocks);
         let lanes = piece.rows.len().min(ROWS) * PANELS;
         let first = piece.panels.start;
         let mut scratch = Scratch::new(self.w, self.chunks);
-        match self.operand {
-            Operand::Codes(x, _) if self.w.groups.count == 1 => {
-                let mut acc = vec![Lanes([0i32; CHANNELS]); lanes];
-                self.blocks(piece, blocks, |panels, next, blocks, rows, out| {
-                    let acc = &mut acc[..rows.len() * PANELS];
-                    acc.fill(Lanes([0; CHANNELS]));
-                    self.walk(&panels, &next, &mut scratch, |chunk, w| {
-                        self.dot(x, blocks, chunk, w, panels.len(), acc)
-                    });
-                    let finish = FinishDot {
-                        product: self,
-                        x,
-                        panels: panels.clone(),
-                        first,
-                        rows,
-                        acc,
-                        out,
-                    };
-                    self.isa.enter(finish);
+        if self.w.groups.count == 1 {
+            let mut acc = vec![Lanes([0i32; CHANNELS]); lanes];
+            self.blocks(piece, blocks, |panels, next, blocks, rows, out| {
+                let acc = &mut acc[..rows.len() * PANELS];
+                acc.fill(Lanes([0; CHANNELS]));
+                self.walk(&panels, &next, &mut scratch, |chunk, w| {
+                    self.dot(x, blocks, chunk, w, panels.len(), acc)
                 });
-            }
-            Operand::Codes(x, _) => {
-                let mut acc = vec![Lanes([0f32; CHANNELS]); lanes];
-                self.blocks(piece, blocks, |panels, next, blocks, rows, out| {
-                    let acc = &mut acc[..rows.len() * PANELS];
-                    acc.fill(Lanes([0.0; CHANNELS]));
-                    self.walk(&panels, &next, &mut scratch, |chunk, w| {
-                        self.group_dot(x, blocks, chunk, w, &panels, acc)
-                    });
-                    let finish = FinishGroups {
-                        product: self,
-                        panels: panels.clone(),
-                        first,
-                        rows,
-                        acc,
-                        out,
-                    };
-                    self.isa.enter(finish);
+                let finish = FinishDot {
+                    product: self,
+                    panels,
+                    first,
+                    rows,
+                    acc,
+                    out,
+                };
+                self.isa.enter(finish);
+            });
+        } else {
+            let mut acc = vec![Lanes([0f32; CHANNELS]); lanes];
+            self.blocks(piece, blocks, |panels, next, blocks, rows, out| {
+                let acc = &mut acc[..rows.len() * PANELS];
+                acc.fill(Lanes([0.0; CHANNELS]));
+                self.walk(&panels, &next, &mut scratch, |chunk, w| {
+                    self.group_dot(x, blocks, chunk, w, &panels, acc)
                 });
-            }
+                let finish = FinishGroups {
+                    product: self,
+                    panels,
+                    first,
+                    rows,
+                    acc,
+                    out,
+                };
+                self.isa.enter(finish);
+            });
         }
     }
 
@@ -331,7 +316,7 @@ impl<I: Isa> Product<'_, I> {
                 after.tiles.len() * bits,
                 near,
             );
-            let (lines, groups) = (chunk.tiles.len() * QUADS, chunk.sizes.len());
+            let (lines, groups) = (chunk.tiles.len() * QUADS, chunk.groups.len());
             for (i, panel) in panels.clone().enumerate() {
                 if bits < 8 {
                     let packed = &w.panel(panel)[chunk.tiles.start * bits..chunk.tiles.end * bits];
@@ -355,7 +340,7 @@ impl<I: Isa> Product<'_, I> {
                             8 => &w.panel(panel)[chunk.tiles.start * QUADS..][..lines],
                             _ => &scratch.quads[i * lines..][..lines],
                         },
-                        groups: &chunk.lengths,
+                        groups: &chunk.groups,
                         zero: self.zeros(at, 0),
                         out: &mut scratch.sums[i * groups..][..groups],
                     });
@@ -422,7 +407,7 @@ struct Scratch {
 impl Scratch {
     fn new(w: &CpuWeight, chunks: &[Chunk]) -> Self {
         let largest = |size: fn(&Chunk) -> usize| chunks.iter().map(size).max().unwrap_or(0) * PANELS;
-        let (tiles, groups) = (largest(|chunk| chunk.tiles.len()), largest(|chunk| chunk.sizes.len()));
+        let (tiles, groups) = (largest(|chunk| chunk.tiles.len()), largest(|chunk| chunk.groups.len()));
         let floats = |needed: bool| vec![Lanes([0.0; CHANNELS]); if needed { groups } else { 0 }];
         let sums = w.groups.count > 1 && needs_sums(&w.activation);
         Self {

@@ -89,23 +89,9 @@ pub struct ReadValues<'a> {
 
 impl<I: Isa> Block<I> for ReadValues<'_> {
     #[inline(always)]
-    fn run(self, _: I) {
-        match self.values {
-            Values::F32(lanes) => self.out.copy_from_slice(&lanes[self.at]),
-            Values::F16(bits) => {
-                for (out, bits) in self.out.iter_mut().zip(&bits[self.at]) {
-                    for (out, bits) in out.0.iter_mut().zip(bits) {
-                        *out = f16_to_f32(*bits);
-                    }
-                }
-            }
-            Values::Bf16(bits) => {
-                for (out, bits) in self.out.iter_mut().zip(&bits[self.at]) {
-                    for (out, bits) in out.0.iter_mut().zip(bits) {
-                        *out = f32::from_bits((*bits as u32) << 16);
-                    }
-                }
-            }
+    fn run(self, isa: I) {
+        for (at, out) in self.at.zip(self.out) {
+            isa.store(self.values.read(isa, at), out);
         }
     }
 }
