@@ -33,6 +33,16 @@ impl Buffer {
         Self::new(client.empty(len * size), len, size)
     }
 
+    /// The same bytes in memory of their own; waits for the device.
+    pub fn duplicate<R: Runtime>(&self, client: &ComputeClient<R>) -> Self {
+        let handle = client.create(client.read_one_unchecked(self.handle.clone()));
+        Self {
+            handle,
+            len: self.len,
+            size: self.size,
+        }
+    }
+
     /// The first `len` elements of `size` bytes behind a handle.
     ///
     /// # Panics

@@ -10,9 +10,12 @@
 //! ```
 
 use crate::dtype::pack::PackedRows;
+use rayon::prelude::*;
 
 /// Codes in a chunk.
 pub(super) const CHUNK: usize = 32;
+/// Words of a channel that are moved together: a line of a host's cache.
+const LINE: usize = 16;
 
 /// The sizes of a weight `[N, K]` on the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +57,9 @@ impl Layout {
 
     /// The codes in the order of the device.
     pub fn pack(&self, codes: &PackedRows) -> Vec<u32> {
+        if self.is_stream() && self.words() > 0 {
+            return self.transpose(codes.as_bytes());
+        }
         let mut words = vec![0; self.words()];
         let mut row = vec![0u8; self.k];
         for channel in 0..self.n {
@@ -66,6 +72,32 @@ impl Layout {
                 }
             }
         }
+        words
+    }
+
+    /// Whether the words of a channel are its packed codes as they rest: no group ends inside a chunk.
+    fn is_stream(&self) -> bool {
+        self.groups() == 1 || self.group.is_multiple_of(CHUNK)
+    }
+
+    /// Rows of packed codes as rows of words, one for each place in a channel.
+    fn transpose(&self, bytes: &[u8]) -> Vec<u32> {
+        let width = PackedRows::row_bytes(self.bits as u32, self.k);
+        let mut words = vec![0; self.words()];
+        words
+            .par_chunks_mut(LINE * self.n)
+            .enumerate()
+            .for_each(|(line, words)| {
+                for (channel, row) in bytes.chunks_exact(width).enumerate() {
+                    let rest = &row[(line * LINE * 4).min(width)..];
+                    let line = rest[..rest.len().min(4 * words.len() / self.n)].chunks(4);
+                    for (word, bytes) in words[channel..].iter_mut().step_by(self.n).zip(line) {
+                        let mut four = [0; 4];
+                        four[..bytes.len()].copy_from_slice(bytes);
+                        *word = u32::from_le_bytes(four);
+                    }
+                }
+            });
         words
     }
 
@@ -112,6 +144,27 @@ mod tests {
                 let codes: Vec<u8> = (0..n * k).map(|i| (i * 37 % (1 << bits)) as u8).collect();
                 let packed = PackedRows::pack(bits as u32, n, k, codes.iter().copied());
                 assert_eq!(layout.unpack(&layout.pack(&packed)), codes, "{layout:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_packed_codes_become_the_words_of_the_picture() {
+        for bits in 1..=8 {
+            for (n, k, group) in [(1, 1, 1), (3, 33, 33), (5, 200, 64), (2, 64, 32), (40, 1100, 128)] {
+                let layout = Layout { n, k, bits, group };
+                let codes: Vec<u8> = (0..n * k).map(|i| (i * 37 % (1 << bits)) as u8).collect();
+                let words = layout.pack(&PackedRows::pack(bits as u32, n, k, codes.iter().copied()));
+                for (i, code) in codes.iter().enumerate() {
+                    let (word, shift) = layout.position(i % k, i / k);
+                    let high = words.get(word + n).copied().unwrap_or(0);
+                    let pair = u64::from(high) << 32 | u64::from(words[word]);
+                    assert_eq!(
+                        (pair >> shift) as u8 & ((1u16 << bits) - 1) as u8,
+                        *code,
+                        "{layout:?} {i}"
+                    );
+                }
             }
         }
     }

@@ -102,6 +102,17 @@ impl<R: Runtime> CubeWeight<R> {
             .expect("the parts of a packed weight fit")
     }
 
+    /// The same weight in memory of its own, where a clone shares it; waits for the device.
+    pub fn duplicate(&self) -> Self {
+        let copy = |buffer: &Buffer| buffer.duplicate(&self.client);
+        Self {
+            words: copy(&self.words),
+            scales: copy(&self.scales),
+            zeros: copy(&self.zeros),
+            ..self.clone()
+        }
+    }
+
     /// `[N, K]`.
     pub fn shape(&self) -> [usize; 2] {
         [self.layout.n, self.layout.k]
