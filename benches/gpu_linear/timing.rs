@@ -1,0 +1,106 @@
+//! Launches in flight, clocks and medians.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// How often things run.
+#[derive(Clone, Copy)]
+pub struct Effort {
+    /// Launches in flight of one measurement, where one takes less than a millisecond.
+    pub launches: usize,
+    /// Measurements.
+    pub runs: usize,
+    /// Seconds of a row that fewer launches, then fewer measurements, keep to.
+    pub most: f64,
+}
+
+impl Effort {
+    pub fn new(tiny: bool) -> Self {
+        if tiny {
+            Self {
+                launches: 3,
+                runs: 2,
+                most: 0.5,
+            }
+        } else {
+            Self {
+                launches: 200,
+                runs: 20,
+                most: 4.0,
+            }
+        }
+    }
+}
+
+/// Medians of one row, in seconds a launch.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub wall: f64,
+    pub submit: f64,
+    pub launches: usize,
+    pub runs: usize,
+}
+
+/// Times `launch`, which is given the number of the turn.
+///
+/// Errors: what `sync` says.
+pub fn time(
+    effort: Effort,
+    sync: impl Fn() -> Result<(), String>,
+    mut launch: impl FnMut(usize),
+) -> Result<Times, String> {
+    let mut turn = 0;
+    let mut flight = |launches: usize| -> Result<(f64, f64), String> {
+        let start = Instant::now();
+        for _ in 0..launches {
+            launch(turn);
+            turn += 1;
+        }
+        let submitted = start.elapsed().as_secs_f64();
+        sync()?;
+        let share = |seconds: f64| seconds / launches as f64;
+        Ok((share(start.elapsed().as_secs_f64()), share(submitted)))
+    };
+    flight(2)?;
+    let first = flight(1)?.0;
+    let once = if first < 5e-3 { flight(20)?.0 } else { first };
+    let launches = if once <= 1e-3 {
+        effort.launches
+    } else {
+        ((effort.most / effort.runs as f64 / once) as usize).clamp(1, effort.launches)
+    };
+    let runs = if once <= 1e-3 {
+        effort.runs
+    } else {
+        ((effort.most / (once * launches as f64)) as usize).clamp(3, effort.runs)
+    };
+    let flights = (0..runs).map(|_| flight(launches)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Times {
+        wall: median(flights.iter().map(|flight| flight.0).collect()),
+        submit: median(flights.iter().map(|flight| flight.1).collect()),
+        launches,
+        runs,
+    })
+}
+
+/// The middle value, the lower one of two.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) / 2]
+}
+
+/// Today, `YYYY-MM-DD`, in UTC.
+pub fn date() -> String {
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs());
+    // Days since 0000-03-01, where a leap day ends its year.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day_of_month = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day_of_month:02}")
+}
