@@ -56,8 +56,7 @@ pub fn check<R: CubeRuntime>(
             false => 2.0 * k as f32 * f32::EPSILON * size + step * want.abs(),
         };
         let distance = (got - want).abs();
-        // Not `distance > bound`: a NaN is no answer.
-        if !(distance <= bound) {
+        if distance.is_nan() || distance > bound {
             return Err(format!(
                 "row {} channel {}: {got}, not {want} ± {bound}",
                 rows[row], channels[channel]
@@ -83,7 +82,7 @@ fn signs<R: CubeRuntime>(
     let share = if config.activation.is_quantized() { 0.05 } else { 0.015 };
     for (row, (got, want)) in got.iter().zip(&want).enumerate() {
         let error = (got - want).abs() / norm;
-        if !(error <= share) {
+        if error.is_nan() || error > share {
             return Err(format!(
                 "row {row}: the outputs add up to {got}, not {want} ({error:.3} of the usual size)"
             ));

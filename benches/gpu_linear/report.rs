@@ -32,6 +32,10 @@ pub struct Row {
     pub device_us: Option<f64>,
     /// Of the caller's thread for a launch.
     pub submit_us: Option<f64>,
+    /// Bytes that a product moves at least: the weight as it lies on the device, x and y.
+    pub bytes: usize,
+    /// Whether products are of integers.
+    pub int8: bool,
     pub bound_us: Option<f64>,
     /// `bytes` or `operations`.
     pub bound: Option<&'static str>,

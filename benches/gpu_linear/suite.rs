@@ -242,6 +242,8 @@ impl<'a, R: CubeRuntime> Suite<'a, R> {
             wall_us: times.map(|times| us(times.wall)),
             device_us: None,
             submit_us: times.map(|times| us(times.submit)),
+            bytes,
+            int8,
             bound_us: bound.map(|bound| us(bound.0)),
             bound: bound.map(|bound| bound.1),
             ratio_to_float: ratio(Kind::Float),

@@ -71,7 +71,7 @@ pub fn time(
     let runs = if once <= 1e-3 {
         effort.runs
     } else {
-        ((effort.most / (once * launches as f64)) as usize).clamp(3, effort.runs)
+        ((effort.most / (once * launches as f64)) as usize).clamp(effort.runs.min(3), effort.runs)
     };
     let flights = (0..runs).map(|_| flight(launches)).collect::<Result<Vec<_>, _>>()?;
     Ok(Times {
