@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn_quantized::backend::reads;
 use burn_quantized::flow::{
     Calibration, Config, ConfigMap, Filter, Int4WeightOnly, Int8DynamicActivationInt8Weight,
     Int8DynamicActivationIntxWeight, Int8StaticActivationInt8Weight, Int8WeightOnly, IntxWeightOnly, LayerConfig,
@@ -436,6 +437,117 @@ fn threads_and_clones_share_observers() {
     assert_eq!(calibration.statistics(&observed)["second"].activation.batches(), 4);
 }
 
+/// The inner decorator counts what the flows of the outer one read. Its kernels are not those of host memory, so ranges stay where they are.
+type Inner = Quantized<burn_flex::Flex, burn_quantized::Portable>;
+type Outer = Quantized<Inner, burn_quantized::Portable>;
+
+fn two_layers<B: Backend>() -> (Linear<B>, Linear<B>) {
+    let weight = |[k, n]: [usize; 2]| {
+        let values = (0..k * n)
+            .map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0)
+            .collect::<Vec<f32>>();
+        let weight = Tensor::from_data(TensorData::new(values, [k, n]), &Default::default());
+        Linear {
+            weight: Param::from_tensor(weight),
+            bias: None,
+        }
+    };
+    (weight([64, 96]), weight([96, 40]))
+}
+
+fn forward_both<B: Backend>(layers: &(Linear<B>, Linear<B>), x: &[f32]) {
+    let x = Tensor::<B, 2>::from_data(TensorData::new(x.to_vec(), [x.len() / 64, 64]), &Default::default());
+    layers.1.forward(layers.0.forward(x));
+}
+
+#[test]
+fn observers_read_nothing_until_they_are_asked_and_then_once() {
+    let kinds = [
+        ObserverKind::MinMax,
+        ObserverKind::moving_average(),
+        ObserverKind::Fixed {
+            scale: 0.5,
+            zero_point: 3,
+        },
+    ];
+    // More than are kept as tensors of their own.
+    let batches: Vec<Vec<f32>> = (0..150)
+        .map(|batch| {
+            (0..(batch % 3) * 64)
+                .map(|i| ((i * 31 + batch * 17) % 97) as f32 - 40.0)
+                .collect()
+        })
+        .collect();
+    for kind in kinds {
+        let output = ObserverConfig::activation(burn_quantized::dtype::IntDtype::INT8, MappingType::Asymmetric);
+        let config = Int8StaticActivationInt8Weight::default()
+            .asymmetric()
+            .with_activation_observer(kind)
+            .with_output_observer(output);
+        let calibration = Calibration::new(config).even_if_slower();
+        let observed = calibration.observe(two_layers::<Outer>()).unwrap();
+        let on_host = calibration.observe(two_layers::<Flex>()).unwrap();
+        reads::take();
+        for batch in &batches {
+            forward_both(&observed, batch);
+        }
+        assert_eq!(reads::take(), 0, "a forward pass reads nothing");
+        batches.iter().for_each(|batch| forward_both(&on_host, batch));
+        let want = calibration.statistics(&on_host);
+        reads::take();
+        let got = calibration.statistics(&observed);
+        assert_eq!(reads::take(), 1, "one reading for both layers and their outputs");
+        assert_eq!(got.len(), 2);
+        for ((path, got), want) in got.iter().zip(want.values()) {
+            assert_eq!(got, want, "{kind:?}, {path}");
+        }
+        forward_both(&observed, &batches[1]);
+        reads::take();
+        let (_, report) = calibration.convert(observed).unwrap();
+        assert_eq!(reads::take(), 1 + 2, "the statistics, and each weight");
+        assert!(
+            report
+                .layers
+                .iter()
+                .all(|layer| layer.note.as_ref().is_none_or(|note| !note.contains("host"))),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn an_observer_that_needs_values_reads_them_and_the_report_says_so() {
+    let config = Int8StaticActivationInt8Weight::default().with_activation_observer(ObserverKind::histogram());
+    let calibration = Calibration::new(config).even_if_slower();
+    let observed = calibration.observe(two_layers::<Outer>()).unwrap();
+    reads::take();
+    forward_both(&observed, &[0.5; 128]);
+    assert_eq!(reads::take(), 2);
+    let (_, report) = calibration.convert(observed).unwrap();
+    for layer in &report.layers {
+        let note = layer.note.as_deref().unwrap_or_default();
+        assert!(note.contains("read every batch on the host"), "{report}");
+    }
+}
+
+#[test]
+fn a_bad_batch_that_stayed_on_the_device_is_named_too() {
+    for (bad, text) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
+        let calibration = Calibration::new(Int8StaticActivationInt8Weight::default()).even_if_slower();
+        let observed = calibration.observe(two_layers::<Outer>()).unwrap();
+        for batch in 0..3 {
+            let mut x = vec![0.5; 128];
+            x[100] = if batch == 1 { bad } else { 1.0 };
+            forward_both(&observed, &x);
+        }
+        let error = calibration.convert(observed).unwrap_err();
+        let QuantError::BadCalibration { batch: 1, reason, .. } = error.error() else {
+            panic!("{error}")
+        };
+        assert!(reason.contains(text), "{error}");
+    }
+}
+
 #[test]
 fn conversion_without_batches_or_observers_is_an_error() {
     let calibration = Calibration::new(Int8StaticActivationInt8Weight::default());
@@ -498,10 +610,7 @@ fn observed_linear_by_hand_equals_the_flow() {
     let x = Tensor::<Flex, 2>::random([9, 64], burn::tensor::Distribution::Default, &Default::default());
     let config = Int8StaticActivationInt8Weight::default();
     let by_hand = ObservedLinear::new(linear.clone(), &config).unwrap();
-    assert_eq!(
-        values(by_hand.forward(x.clone()).unwrap()),
-        values(linear.forward(x.clone()))
-    );
+    assert_eq!(values(by_hand.forward(x.clone())), values(linear.forward(x.clone())));
     let by_hand = by_hand.convert().unwrap();
     let calibration = Calibration::new(config);
     let observed = calibration.observe(linear).unwrap();

@@ -39,7 +39,7 @@ pub fn draw(results: &Results, path: &Path) -> Result<(), Box<dyn Error>> {
     let room = 0.15 * (high - low).max(1.0);
 
     let mut chart = ChartBuilder::on(&root)
-        .caption("Accuracy on 2,000 test digits against model size", (FONT, 20))
+        .caption("Accuracy on test digits against model size", (FONT, 20))
         .margin(MARGIN)
         .x_label_area_size(44)
         .y_label_area_size(64)
@@ -134,6 +134,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("train_then_quantize-chart-{}.svg", std::process::id()));
         draw(
             &Results {
+                backend: "b".into(),
                 rows: rows.into(),
                 reload_bit_identical: true,
             },

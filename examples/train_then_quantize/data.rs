@@ -117,6 +117,12 @@ impl Digits {
         })
     }
 
+    /// The first digits, at most `count`.
+    pub fn first(&self, count: usize) -> Self {
+        let picks: Vec<usize> = (0..self.len().min(count)).collect();
+        self.pick(&picks)
+    }
+
     fn pick(&self, picks: &[usize]) -> Self {
         Self {
             pixels: picks.iter().flat_map(|&index| self.image(index)).copied().collect(),

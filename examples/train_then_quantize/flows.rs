@@ -1,11 +1,14 @@
 //! The six flows: weight-only, dynamic and static quantization of one trained model.
 
-use crate::{B, Device, data::Digits, model::Classifier};
+use crate::{data::Digits, model::Classifier};
+use burn::tensor::backend::Backend;
 use burn_quantized::{
+    Quantized,
     flow::{
         Calibration, Config, Int4WeightOnly, Int8DynamicActivationInt8Weight, Int8DynamicActivationIntxWeight,
         Int8StaticActivationInt8Weight, Int8WeightOnly, IntxWeightOnly, Report, quantize,
     },
+    kernels::QuantKernels,
     spec::{Granularity, MappingType},
 };
 use std::error::Error;
@@ -17,15 +20,22 @@ const GROUP: usize = 32;
 const CALIBRATION_BATCH: usize = 50;
 
 /// A quantized model, ready to run.
-pub struct Flow {
+pub struct Flow<B: Backend> {
     pub name: &'static str,
     pub model: Classifier<B>,
     /// What became of each layer.
     pub report: Report,
 }
 
-impl Flow {
-    fn new<C: Config>(name: &'static str, float: &Classifier<B>, config: C) -> Result<Self, Box<dyn Error>> {
+/// Quantized models on `I`.
+type Flows<I, K> = Vec<Flow<Quantized<I, K>>>;
+
+impl<I: Backend, K: QuantKernels<I>> Flow<Quantized<I, K>> {
+    fn new<C: Config>(
+        name: &'static str,
+        float: &Classifier<Quantized<I, K>>,
+        config: C,
+    ) -> Result<Self, Box<dyn Error>> {
         let (model, report) = quantize(float.clone(), &config)?;
         Ok(Self { name, model, report })
     }
@@ -43,7 +53,11 @@ impl Flow {
 }
 
 /// Quantizes `float` in every way; the static flow sees the calibration digits.
-pub fn all(float: &Classifier<B>, calibration: &Digits, device: &Device) -> Result<Vec<Flow>, Box<dyn Error>> {
+pub fn all<I: Backend, K: QuantKernels<I>>(
+    float: &Classifier<Quantized<I, K>>,
+    calibration: &Digits,
+    device: &I::Device,
+) -> Result<Flows<I, K>, Box<dyn Error>> {
     let int2 = IntxWeightOnly::new(2, Granularity::PerGroup(GROUP), MappingType::Asymmetric);
     Ok(vec![
         Flow::new("int8_weight_only", float, Int8WeightOnly::default())?,
@@ -60,7 +74,11 @@ pub fn all(float: &Classifier<B>, calibration: &Digits, device: &Device) -> Resu
 }
 
 /// Inserts observers, shows them the calibration digits, converts.
-fn quantize_static(float: &Classifier<B>, digits: &Digits, device: &Device) -> Result<Flow, Box<dyn Error>> {
+fn quantize_static<I: Backend, K: QuantKernels<I>>(
+    float: &Classifier<Quantized<I, K>>,
+    digits: &Digits,
+    device: &I::Device,
+) -> Result<Flow<Quantized<I, K>>, Box<dyn Error>> {
     let calibration = Calibration::new(Int8StaticActivationInt8Weight::default());
     let observed = calibration.observe(float.clone())?;
     for batch in digits.batches(CALIBRATION_BATCH, device) {

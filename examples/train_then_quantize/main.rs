@@ -1,9 +1,12 @@
 //! Trains a digit classifier made of stock Burn modules, quantizes it in six ways, and runs each beside the float model.
 //!
 //!     cargo run --release --example train_then_quantize
+//!     cargo run --release --features cuda,fusion --example train_then_quantize -- --backend cuda      (or wgpu, with the feature wgpu or vulkan)
 //!
-//! Prints one table; `--json FILE` writes it as JSON, with a chart beside it; `--quick` trains and measures less.
+//! Prints one table; `--json FILE` writes it as JSON, with a chart beside it; `--quick` trains and measures less, and on a driver in
+//! software less still.
 
+mod backend;
 mod chart;
 mod data;
 mod flows;
@@ -14,9 +17,10 @@ mod table;
 mod train;
 
 use burn::module::Module;
+use burn::tensor::backend::Backend;
 use burn_autodiff::Autodiff;
-use burn_flex::Flex;
 use burn_quantized::Quantized;
+use burn_quantized::kernels::QuantKernels;
 use clap::Parser;
 use data::{Digits, Split};
 use flows::Flow;
@@ -25,17 +29,15 @@ use model::Classifier;
 use std::{env, error::Error, path::PathBuf};
 use table::{Results, Row};
 
-/// The backend that everything runs on.
-type B = Quantized<Flex>;
-type Train = Autodiff<B>;
-type Device = burn::tensor::Device<B>;
-
 /// Trains, quantizes and measures a digit classifier.
 #[derive(Parser)]
 struct Arguments {
     /// Write the table here as JSON, and the chart beside it as SVG.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// flex, wgpu or cuda; the last two need the feature of that name.
+    #[arg(long, default_value = "flex")]
+    backend: String,
     /// Train for one epoch and measure fewer rounds.
     #[arg(long)]
     quick: bool,
@@ -44,12 +46,20 @@ struct Arguments {
 /// How much work is done.
 struct Effort {
     epochs: usize,
+    /// Most batches of an epoch.
+    batches: usize,
+    /// Digits that measure.
+    test: usize,
+    warm_up: usize,
     rounds_at_1: usize,
     rounds_at_256: usize,
 }
 
 const FULL: Effort = Effort {
     epochs: 12,
+    batches: usize::MAX,
+    test: 2_000,
+    warm_up: 3,
     rounds_at_1: 301,
     rounds_at_256: 51,
 };
@@ -57,17 +67,40 @@ const QUICK: Effort = Effort {
     epochs: 1,
     rounds_at_1: 31,
     rounds_at_256: 5,
+    ..FULL
+};
+/// For a GPU driver in software: it shows that everything runs, and its times and accuracies say nothing.
+const QUICK_IN_SOFTWARE: Effort = Effort {
+    batches: 12,
+    test: 250,
+    warm_up: 1,
+    rounds_at_1: 1,
+    rounds_at_256: 1,
+    ..QUICK
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
-    let effort = if arguments.quick { QUICK } else { FULL };
-    let device = Device::default();
-    let split = Digits::load()?.split();
+    backend::dispatch(&Arguments::parse())
+}
 
-    let float = train::train::<Train>(&split.train, effort.epochs, &device)?;
+/// Everything, on the inner backend `I` with the kernels `K`.
+fn run<I: Backend, K: QuantKernels<I>>(
+    backend: &str,
+    device: I::Device,
+    software: bool,
+    arguments: &Arguments,
+) -> Result<(), Box<dyn Error>> {
+    let effort = match (arguments.quick, software) {
+        (false, _) => FULL,
+        (true, false) => QUICK,
+        (true, true) => QUICK_IN_SOFTWARE,
+    };
+    let mut split = Digits::load()?.split();
+    split.test = split.test.first(effort.test);
+
+    let float = train::train::<Autodiff<Quantized<I, K>>>(&split.train, (effort.epochs, effort.batches), &device)?;
     let flows = flows::all(&float, &split.calibration, &device)?;
-    let results = measure(&float, &flows, &split, &effort, &device)?;
+    let results = measure(backend, &float, &flows, &split, &effort, &device)?;
 
     println!("\n{}", results.to_text());
     println!("ms: median of one forward pass; in brackets, divided by the float model's in alternating runs.");
@@ -90,12 +123,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// One row a flow, after the float model's.
-fn measure(
-    float: &Classifier<B>,
-    flows: &[Flow],
+fn measure<I: Backend, K: QuantKernels<I>>(
+    backend: &str,
+    float: &Classifier<Quantized<I, K>>,
+    flows: &[Flow<Quantized<I, K>>],
     split: &Split,
     effort: &Effort,
-    device: &Device,
+    device: &I::Device,
 ) -> Result<Results, Box<dyn Error>> {
     let test = &split.test;
     let reference = measure::logits(float, test, device);
@@ -120,13 +154,15 @@ fn measure(
         }
     }
 
-    let models: Vec<&Classifier<B>> = flows.iter().map(|flow| &flow.model).collect();
+    let models: Vec<_> = flows.iter().map(|flow| &flow.model).collect();
     let [at_1, at_256] = [(1, effort.rounds_at_1), (256, effort.rounds_at_256)].map(|(batch, rounds)| {
         let progress = ProgressBar::new(rounds as u64).with_message(format!("timing batches of {batch}"));
         let progress = progress.with_style(train::bar_style());
+        let rounds = (effort.warm_up, rounds);
         measure::latencies(float, &models, (test, batch, rounds), device, || progress.inc(1))
     });
     let mut results = Results {
+        backend: backend.into(),
         rows,
         reload_bit_identical,
     };

@@ -1,18 +1,16 @@
 //! What is measured of a model: logits, accuracy, SQNR, latency beside the float model.
 
 use crate::{
-    B, Device,
     data::{CLASSES, Digits},
     model::Classifier,
 };
-use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use std::{hint::black_box, time::Instant};
 
 const LOGITS_BATCH: usize = 250;
-const WARM_UP_ROUNDS: usize = 3;
 
 /// Logits of every digit in order, `CLASSES` a digit.
-pub fn logits(model: &Classifier<B>, digits: &Digits, device: &Device) -> Vec<f32> {
+pub fn logits<B: Backend>(model: &Classifier<B>, digits: &Digits, device: &B::Device) -> Vec<f32> {
     let batches = digits.batches::<B>(LOGITS_BATCH, device);
     batches
         .flat_map(|batch| {
@@ -64,11 +62,11 @@ pub struct Latencies {
 ///
 /// A round runs float, flow, float, flow … through all `flows`, and every second round has the flow first in its pair, so that neither the
 /// machine's mood nor the order favours one. Returns an entry a flow; a median is over `rounds`.
-pub fn latencies(
+pub fn latencies<B: Backend>(
     float: &Classifier<B>,
     flows: &[&Classifier<B>],
-    (digits, batch, rounds): (&Digits, usize, usize),
-    device: &Device,
+    (digits, batch, (warm_up, rounds)): (&Digits, usize, (usize, usize)),
+    device: &B::Device,
     mut each_round: impl FnMut(),
 ) -> Vec<Latencies> {
     let images = digits
@@ -78,7 +76,7 @@ pub fn latencies(
         .images;
     let inputs = float.linear_inputs(images.clone());
     let mut samples = vec![[const { Vec::new() }; 4]; flows.len()];
-    for round in 0..WARM_UP_ROUNDS + rounds {
+    for round in 0..warm_up + rounds {
         for (flow, samples) in flows.iter().zip(&mut samples) {
             let mut times = [0.0; 4];
             let mut pair = [(0, float), (1, *flow)];
@@ -86,12 +84,12 @@ pub fn latencies(
                 pair.reverse();
             }
             for (at, model) in pair {
-                times[at] = milliseconds(|| finish(model.forward(images.clone())));
+                times[at] = milliseconds::<B, _>(device, || model.forward(images.clone()));
             }
             for (at, model) in pair {
-                times[2 + at] = milliseconds(|| model.forward_linears(inputs.clone()).map(finish));
+                times[2 + at] = milliseconds::<B, _>(device, || model.forward_linears(inputs.clone()));
             }
-            if round >= WARM_UP_ROUNDS {
+            if round >= warm_up {
                 samples
                     .iter_mut()
                     .zip(times)
@@ -119,13 +117,12 @@ pub fn median(values: &mut [f64]) -> f64 {
     values[(values.len() - 1) / 2]
 }
 
-fn milliseconds<T>(run: impl FnOnce() -> T) -> f64 {
+/// Until the device has the result, which is nothing to wait for on a CPU.
+fn milliseconds<B: Backend, T>(device: &B::Device, run: impl FnOnce() -> T) -> f64 {
     let start = Instant::now();
-    black_box(run());
-    start.elapsed().as_secs_f64() * 1e3
-}
-
-/// Both CPU backends compute when an operation is called: a tensor that is here is finished.
-fn finish<const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
-    black_box(tensor)
+    let result = black_box(run());
+    B::sync(device).expect("the device runs");
+    let elapsed = start.elapsed();
+    drop(result);
+    elapsed.as_secs_f64() * 1e3
 }

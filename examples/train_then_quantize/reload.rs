@@ -1,14 +1,15 @@
 //! Saves a quantized model with one of Burn's recorders and loads it as any other model.
 
-use crate::{B, Device, model::Classifier};
+use crate::model::Classifier;
 use burn::{
     module::Module,
     record::{FullPrecisionSettings, NamedMpkFileRecorder},
+    tensor::backend::Backend,
 };
 use std::{env, error::Error, fs, process};
 
 /// Saves `model` to a file and loads that into a freshly initialised one; nothing prepares it for quantized weights.
-pub fn save_and_load(model: &Classifier<B>, device: &Device) -> Result<Classifier<B>, Box<dyn Error>> {
+pub fn save_and_load<B: Backend>(model: &Classifier<B>, device: &B::Device) -> Result<Classifier<B>, Box<dyn Error>> {
     let recorder = NamedMpkFileRecorder::<FullPrecisionSettings>::new();
     let folder = env::temp_dir().join(format!("train_then_quantize-{}", process::id()));
     fs::create_dir_all(&folder)?;

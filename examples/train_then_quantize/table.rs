@@ -7,6 +7,8 @@ use std::{error::Error, fs, path::Path};
 /// Everything that was found out.
 #[derive(Serialize)]
 pub struct Results {
+    /// What it ran on.
+    pub backend: String,
     pub rows: Vec<Row>,
     /// Whether the static model gave the same logits, bit for bit, after it was saved and loaded.
     pub reload_bit_identical: bool,
@@ -88,13 +90,13 @@ impl Results {
         float.set_latencies(float_samples.map(|mut samples| median(&mut samples)));
     }
 
-    /// The table as `{"rows": […], "reload_bit_identical": …}`.
+    /// The table as `{"backend": …, "rows": […], "reload_bit_identical": …}`.
     pub fn write_json(&self, path: &Path) -> Result<(), Box<dyn Error>> {
         fs::write(path, serde_json::to_string_pretty(self)? + "\n")
             .map_err(|error| format!("{}: {error}", path.display()).into())
     }
 
-    /// The table as aligned text.
+    /// The table as aligned text, below the backend.
     pub fn to_text(&self) -> String {
         let header = [
             "flow",
@@ -110,7 +112,7 @@ impl Results {
         ];
         let mut lines = vec![header.map(String::from)];
         lines.extend(self.rows.iter().map(|row| self.cells(row)));
-        align(&lines)
+        format!("on {}\n{}", self.backend, align(&lines))
     }
 
     fn cells(&self, row: &Row) -> [String; 10] {
@@ -176,6 +178,7 @@ mod tests {
         let flows = ["float", "int8_weight_only", "int4_weight_only"];
         let rows = flows.map(|flow| Row::new(flow, 0.97, 100, (flow != "float").then_some(30.0), "k".into()));
         let mut results = Results {
+            backend: "b".into(),
             rows: rows.into(),
             reload_bit_identical: true,
         };
@@ -208,7 +211,7 @@ mod tests {
     fn the_json_has_the_promised_fields_and_no_other() {
         let json = serde_json::to_value(results()).unwrap();
         let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-        assert_eq!(keys(&json), ["reload_bit_identical", "rows"]);
+        assert_eq!(keys(&json), ["backend", "reload_bit_identical", "rows"]);
         let fields = "accuracy bytes flow kernel latency_ms_1 latency_ms_256 linear_ms_1 linear_ms_256 sqnr_db";
         let mut found = keys(&json["rows"][0]);
         found.sort();
@@ -220,7 +223,7 @@ mod tests {
     fn columns_are_aligned() {
         let text = results().to_text();
         let ends = |line: &str| line.find("k").map(|at| line[..at].trim_end().chars().count());
-        let rows: Vec<&str> = text.lines().skip(1).collect();
+        let rows: Vec<&str> = text.lines().skip(2).collect();
         assert!(rows.iter().all(|row| row.ends_with("  k")));
         assert_eq!(ends(rows[1]), ends(rows[2]));
     }

@@ -23,17 +23,17 @@ const SEED: u64 = 7;
 /// Weight of the newest batch in the loss beside the progress bar.
 const LOSS_SMOOTHING: f32 = 0.02;
 
-/// Trains for `epochs` epochs and hands back the model without its autodiff layer.
+/// Trains for `epochs` epochs of at most `batches` batches and hands back the model without its autodiff layer.
 pub fn train<B: AutodiffBackend>(
     digits: &Digits,
-    epochs: usize,
+    (epochs, batches): (usize, usize),
     device: &B::Device,
 ) -> Result<Classifier<B::InnerBackend>, Box<dyn Error>> {
     B::seed(device, SEED);
     let mut rng = StdRng::seed_from_u64(SEED);
     let mut model = Classifier::<B>::new(device);
     let mut optimizer = AdamWConfig::new().init();
-    let steps = epochs * (digits.len() / BATCH);
+    let steps = epochs * (digits.len() / BATCH).min(batches);
     let mut schedule = CosineAnnealingLrSchedulerConfig::new(LEARNING_RATE, steps)
         .with_min_lr(FINAL_LEARNING_RATE)
         .init()?;
@@ -48,7 +48,10 @@ pub fn train<B: AutodiffBackend>(
     let start = Instant::now();
     let mut smoothed: Option<f32> = None;
     for epoch in 1..=epochs {
-        for Batch { images, labels } in digits.shuffled_batches(BATCH, MAX_SHIFT, &mut rng, device) {
+        for Batch { images, labels } in digits
+            .shuffled_batches(BATCH, MAX_SHIFT, &mut rng, device)
+            .take(batches)
+        {
             let loss = loss_function.forward(model.forward(images), labels);
             let value: f32 = loss.clone().into_scalar().elem();
             let gradients = GradientsParams::from_grads(loss.backward(), &model);

@@ -54,6 +54,7 @@ impl<B: Backend, K: QuantKernels<B>> BoolTensorOps<Self> for Quantized<B, K> {
     }
 
     fn bool_into_data(tensor: BoolTensor<Self>) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
+        super::reads::add();
         B::bool_into_data(tensor)
     }
 

@@ -1,7 +1,7 @@
 //! `FloatTensorOps`: products and views of a packed weight are the decorator's own, the rest is forwarded.
 
 use super::forward::forward;
-use super::{FloatPrimitive, Quantized, product};
+use super::{FloatPrimitive, Quantized, product, reads};
 use crate::kernels::QuantKernels;
 use burn_backend::ops::{FloatTensorOps, GridSampleOptions};
 use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IndexingUpdateOp, IntTensor};
@@ -10,6 +10,7 @@ use burn_std::{BoolDType, FloatDType, IntDType, Shape, Slice};
 
 impl<B: Backend, K: QuantKernels<B>> FloatTensorOps<Self> for Quantized<B, K> {
     fn float_into_data(tensor: FloatTensor<Self>) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
+        reads::add();
         B::float_into_data(tensor.dense("float_into_data"))
     }
 

@@ -121,6 +121,7 @@ impl<B: Backend, K: QuantKernels<B>> IntTensorOps<Self> for Quantized<B, K> {
     }
 
     fn int_into_data(tensor: IntTensor<Self>) -> impl Future<Output = Result<TensorData, ExecutionError>> + Send {
+        super::reads::add();
         B::int_into_data(tensor)
     }
 }

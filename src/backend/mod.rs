@@ -14,6 +14,7 @@ mod module_ops;
 mod primitive;
 mod product;
 mod qtensor_ops;
+pub mod reads;
 pub(crate) mod record;
 mod stock;
 mod transaction_ops;

@@ -25,6 +25,7 @@ impl<B: Backend, K: QuantKernels<B>> QTensorOps<Self> for Quantized<B, K> {
     }
 
     async fn q_into_data(tensor: QuantizedTensor<Self>) -> core::result::Result<TensorData, ExecutionError> {
+        super::reads::add();
         match &*tensor.body {
             Body::Packed(_) => Ok(stock::to_data(&tensor)
                 .or_else(|| record::to_data(&tensor))

@@ -7,6 +7,7 @@ use burn_backend::{Backend, ExecutionError};
 
 impl<B: Backend, K: QuantKernels<B>> TransactionOps<Self> for Quantized<B, K> {
     async fn tr_execute(transaction: TransactionPrimitive<Self>) -> Result<TransactionPrimitiveData, ExecutionError> {
+        super::reads::add();
         let floats = transaction.read_floats.into_iter();
         let floats = floats
             .map(|tensor: FloatPrimitive<B, K>| tensor.dense("tr_execute"))

@@ -5,11 +5,11 @@ use super::config::{Choice, Config, LayerConfig};
 use super::configs::Int8StaticActivationInt8Weight;
 use super::filter::{Filter, Filtered};
 use super::layer::{Layer, Walk, keep_ints_and_bools};
-use super::observer::{LayerObserver, LayerStatistics};
+use super::observer::{LayerObserver, LayerStatistics, settle};
 use super::plan::{Plan, Verdict};
 use super::report::Report;
 use super::weight::{Held, HostWeight, held, quantized_param};
-use crate::backend::{Body, FloatPrimitive, Observed, QTensor, Quantized};
+use crate::backend::{Body, FloatPrimitive, InputObserver, Observed, QTensor, Quantized};
 use crate::error::{QuantError, Result};
 use crate::kernels::QuantKernels;
 use crate::observe::{Observer, ObserverConfig};
@@ -164,11 +164,11 @@ impl Calibration {
         &self,
         observed: &M,
     ) -> BTreeMap<String, LayerStatistics> {
-        let mut statistics = BTreeMap::new();
-        each_observer::<B, K, M>(observed, |layer, observer| {
-            statistics.insert(layer.path.clone(), observer.statistics());
-        });
-        statistics
+        let observers = observers::<B, K, M>(observed);
+        let observers = settled::<B>(&observers).into_iter();
+        observers
+            .map(|(layer, observer)| (layer.path.clone(), observer.statistics()))
+            .collect()
     }
 
     /// Merges what a replica saw on other batches into the observers of `observed`.
@@ -180,11 +180,11 @@ impl Calibration {
         mut statistics: BTreeMap<String, LayerStatistics>,
     ) -> Result<()> {
         let mut result = Ok(());
-        each_observer::<B, K, M>(observed, |layer, observer| {
+        for (layer, observer) in settled::<B>(&observers::<B, K, M>(observed)) {
             if let (Ok(()), Some(other)) = (&result, statistics.remove(&layer.path)) {
                 result = observer.merge(other);
             }
-        });
+        }
         match statistics.into_keys().next() {
             Some(layer) if result.is_ok() => Err(QuantError::Layer {
                 layer,
@@ -198,10 +198,11 @@ impl Calibration {
         &self,
         observed: &M,
     ) -> Result<Vec<ActivationQuantization>> {
-        let mut found = vec![];
-        each_observer::<B, K, M>(observed, |_, observer| {
-            found.push(observer.activation(&self.config.activation))
-        });
+        let observers = observers::<B, K, M>(observed);
+        let found: Vec<_> = settled::<B>(&observers)
+            .into_iter()
+            .map(|(_, observer)| observer.activation(&self.config.activation))
+            .collect();
         if found.is_empty() {
             let reason = "no layer is under calibration: `observe` the module first".into();
             return Err(QuantError::InvalidSpec(reason));
@@ -210,14 +211,12 @@ impl Calibration {
     }
 }
 
-fn each_observer<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(
-    module: &M,
-    f: impl FnMut(&Layer, &LayerObserver),
-) {
-    struct Each<F, P>(Walk, F, PhantomData<P>);
-    impl<F: FnMut(&Layer, &LayerObserver), B: Backend, K: QuantKernels<B>> ModuleVisitor<Quantized<B, K>>
-        for Each<F, (B, K)>
-    {
+type Found<B> = Vec<(Layer, Arc<dyn InputObserver<B>>)>;
+
+/// The observers of a module, in its order.
+fn observers<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(module: &M) -> Found<B> {
+    struct Each<B: Backend, P>(Walk, Found<B>, PhantomData<P>);
+    impl<B: Backend, K: QuantKernels<B>> ModuleVisitor<Quantized<B, K>> for Each<B, (B, K)> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
@@ -227,15 +226,24 @@ fn each_observer<B: Backend, K: QuantKernels<B>, M: Module<Quantized<B, K>>>(
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Quantized<B, K>, D>>) {
             let tensor = param.val();
             let layer = self.0.layer(&tensor.dims());
-            let Some(observed) = observed_body(held(tensor)) else {
-                return;
-            };
-            if let Some(observer) = observed.observer.as_any().downcast_ref::<LayerObserver>() {
-                self.1(&layer, observer);
+            if let Some(observed) = observed_body(held(tensor)) {
+                self.1.push((layer, observed.observer));
             }
         }
     }
-    module.visit(&mut Each(Walk::default(), f, PhantomData::<(B, K)>));
+    let mut each = Each(Walk::default(), vec![], PhantomData::<(B, K)>);
+    module.visit(&mut each);
+    each.1
+}
+
+/// Those of this flow, with what waited on the device in their statistics.
+fn settled<B: Backend>(found: &Found<B>) -> Vec<(&Layer, &LayerObserver)> {
+    let own: Vec<_> = found
+        .iter()
+        .filter_map(|(layer, observer)| Some((layer, observer.as_any().downcast_ref::<LayerObserver>()?)))
+        .collect();
+    settle::<B>(&own.iter().map(|(_, observer)| *observer).collect::<Vec<_>>());
+    own
 }
 
 fn observed_body<B: Backend, K: QuantKernels<B>>(held: Held<B, K>) -> Option<Observed<B>> {
@@ -293,7 +301,8 @@ mapper!(Insert<'_> |self, param| {
     let tensor = param.val();
     let layer = self.walk.layer(&tensor.dims());
     let Held::Float(weight) = held(tensor) else { return param };
-    let observer = LayerObserver::new(layer, &self.config.activation, self.config.output.as_ref());
+    let (activation, output) = (&self.config.activation, self.config.output.as_ref());
+    let observer = LayerObserver::new(layer, activation, output, !K::READS_ARE_FREE);
     // The plan built both observers once, so they build again.
     let Ok(observer) = observer else { return param };
     quantized_param(param, QTensor::observed(Observed { weight, observer: Arc::new(observer) }))
@@ -324,6 +333,8 @@ mapper!(Convert<'_> |self, param| {
     let converted = quantize_layer::<B, K>(observed.weight, &layer, activation, row, |weight| {
         quantize_observed(weight, &self.config.weight)
     });
+    let note = observed.observer.as_any().downcast_ref().and_then(LayerObserver::note);
+    row.note = row.note.take().into_iter().chain(note).reduce(|a, b| format!("{a}; {b}"));
     match converted {
         Some(tensor) => quantized_param(param, tensor),
         None => param,

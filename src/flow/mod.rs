@@ -15,6 +15,7 @@ mod observed_linear;
 mod observer;
 mod plan;
 mod report;
+mod waiting;
 mod weight;
 
 pub use apply::{FlowError, quantize};

@@ -3,7 +3,8 @@
 use super::calibration::quantize_observed;
 use super::configs::Int8StaticActivationInt8Weight;
 use super::layer::Layer;
-use super::observer::{LayerObserver, LayerStatistics};
+use super::observer::{LayerObserver, LayerStatistics, settle};
+use super::waiting::Role;
 use super::weight::{Held, HostWeight, held, quantized_param};
 use crate::backend::Quantized;
 use crate::error::{QuantError, Result};
@@ -24,7 +25,7 @@ use std::sync::Arc;
 /// # fn main() -> burn_quantized::Result<()> {
 /// let linear = LinearConfig::new(64, 32).init::<B>(&Default::default());
 /// let observed = ObservedLinear::new(linear, &Int8StaticActivationInt8Weight::default())?;
-/// observed.forward(Tensor::<B, 2>::ones([4, 64], &Default::default()))?;
+/// observed.forward(Tensor::<B, 2>::ones([4, 64], &Default::default()));
 /// let quantized = observed.convert()?;
 /// # let _ = quantized; Ok(()) }
 /// ```
@@ -46,7 +47,12 @@ impl<B: Backend> ObservedLinear<B> {
             container: "Struct:Linear".into(),
             shape: linear.weight.shape().iter().copied().collect(),
         };
-        let observer = Arc::new(LayerObserver::new(layer, &config.activation, config.output.as_ref())?);
+        let observer = Arc::new(LayerObserver::new(
+            layer,
+            &config.activation,
+            config.output.as_ref(),
+            true,
+        )?);
         Ok(Self {
             linear,
             observer,
@@ -56,23 +62,27 @@ impl<B: Backend> ObservedLinear<B> {
 
     /// The product in float, `[.., K]` to `[.., N]`. A batch with NaN or infinity is remembered and reported by `convert`.
     ///
-    /// Errors: data that cannot be read from the device.
-    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Result<Tensor<B, D>> {
-        let data = x.clone().try_into_data().map_err(|error| QuantError::Layer {
-            layer: "linear".into(),
-            reason: format!("its input cannot be read from the device: {error}"),
-        })?;
-        self.observer.observe_activation(&data);
-        Ok(self.linear.forward(x))
+    /// Ranges stay on the device; an observer that needs more reads the batch, and a reading that fails is reported by `convert` too.
+    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        let seen = |role, tensor: &Tensor<B, D>| {
+            let tensor = tensor.clone().into_primitive().tensor();
+            self.observer.observe::<B>(role, &tensor);
+        };
+        seen(Role::Activation, &x);
+        let y = self.linear.forward(x);
+        seen(Role::Output, &y);
+        y
     }
 
     /// What was observed so far.
     pub fn statistics(&self) -> LayerStatistics {
+        settle::<B>(&[&self.observer]);
         self.observer.statistics()
     }
 
     /// Takes in what a replica observed on other batches. Errors: observers of other configs.
     pub fn merge(&self, other: LayerStatistics) -> Result<()> {
+        settle::<B>(&[&self.observer]);
         self.observer.merge(other)
     }
 }
@@ -82,6 +92,7 @@ impl<B: Backend, K: QuantKernels<B>> ObservedLinear<Quantized<B, K>> {
     ///
     /// Errors: no batch, a bad one, a weight that is quantized already or holds NaN or infinity.
     pub fn convert(self) -> Result<Linear<Quantized<B, K>>> {
+        settle::<Quantized<B, K>>(&[&self.observer]);
         let activation = self.observer.activation(&self.config.activation)?;
         let Linear { weight, bias } = self.linear;
         let layer = self.observer.layer();

@@ -1,15 +1,18 @@
 //! The observers of one layer, shared by every clone of its module.
 
 use super::layer::Layer;
+use super::waiting::{self, Role, Waiting};
 use super::weight::read;
 use crate::backend::InputObserver;
 use crate::error::{QuantError, Result};
 use crate::kernels::dtypes::float_dtype;
-use crate::observe::{AnyObserver, Observer, ObserverConfig};
+use crate::observe::{AnyObserver, BatchRange, Observer, ObserverConfig};
 use crate::primitives::{QParams, ZeroPoints};
 use crate::spec::ActivationQuantization;
 use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, TensorData};
+use core::any::Any;
+use core::fmt;
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,16 +26,34 @@ pub struct LayerStatistics {
 }
 
 /// Collects what one layer sees.
-#[derive(Debug)]
 pub(crate) struct LayerObserver {
     layer: Layer,
     statistics: Mutex<LayerStatistics>,
+    /// Whether ranges may stay on the device; else every batch is read.
+    stays_on_device: bool,
+    /// A [`Waiting`] of the backend that the layer runs on.
+    waiting: Mutex<Option<Box<dyn Any + Send>>>,
     /// The first reading that failed for another reason than its numbers.
     failure: Mutex<Option<QuantError>>,
 }
 
+impl fmt::Debug for LayerObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayerObserver")
+            .field("layer", &self.layer)
+            .field("statistics", &self.statistics)
+            .finish_non_exhaustive()
+    }
+}
+
 impl LayerObserver {
-    pub(crate) fn new(layer: Layer, activation: &ObserverConfig, output: Option<&ObserverConfig>) -> Result<Self> {
+    /// With `stays_on_device`, observers that only need the range of a batch leave it on the device until [`settle`] is called.
+    pub(crate) fn new(
+        layer: Layer,
+        activation: &ObserverConfig,
+        output: Option<&ObserverConfig>,
+        stays_on_device: bool,
+    ) -> Result<Self> {
         let statistics = LayerStatistics {
             activation: activation.build()?,
             output: output.map(ObserverConfig::build).transpose()?,
@@ -40,6 +61,8 @@ impl LayerObserver {
         Ok(Self {
             layer,
             statistics: Mutex::new(statistics),
+            stays_on_device,
+            waiting: Mutex::new(None),
             failure: Mutex::new(None),
         })
     }
@@ -48,6 +71,7 @@ impl LayerObserver {
         &self.layer
     }
 
+    /// What was seen and [settled](settle).
     pub(crate) fn statistics(&self) -> LayerStatistics {
         lock(&self.statistics).clone()
     }
@@ -64,18 +88,41 @@ impl LayerObserver {
         }
     }
 
-    /// Observes one batch of activations. A batch with bad numbers is remembered by the observer itself.
-    pub(crate) fn observe_activation(&self, data: &TensorData) {
-        let result = observe(&mut lock(&self.statistics).activation, data);
+    /// Observes one batch. A batch with bad numbers is remembered by the observer itself.
+    pub(crate) fn observe<B: Backend>(&self, role: Role, x: &FloatTensor<B>) {
+        let takes_ranges = match lock(&self.statistics).of(role) {
+            Some(observer) => observer.takes_ranges(),
+            None => return,
+        };
+        if self.stays_on_device && takes_ranges {
+            let mut waiting = lock(&self.waiting);
+            let waiting = waiting.get_or_insert_with(|| Box::new(Waiting::<B>::default()));
+            match waiting.downcast_mut::<Waiting<B>>() {
+                Some(waiting) => waiting.push(role, x),
+                None => self.remember(Err(QuantError::InvalidSpec("one observer saw two backends".into()))),
+            }
+            return;
+        }
+        let result = read(B::float_into_data(x.clone()), &self.layer).and_then(|data| {
+            let mut statistics = lock(&self.statistics);
+            statistics.of(role).map_or(Ok(()), |observer| observe(observer, &data))
+        });
         self.remember(result);
     }
 
-    fn observe_result(&self, data: &TensorData) {
+    fn observe_range(&self, role: Role, range: &BatchRange) {
         let result = lock(&self.statistics)
-            .output
-            .as_mut()
-            .map(|output| observe(output, data));
+            .of(role)
+            .map(|observer| observer.forward_range(range));
         self.remember(result.unwrap_or(Ok(())));
+    }
+
+    /// Why calibration waits for the device in each batch, where it does.
+    pub(crate) fn note(&self) -> Option<String> {
+        let statistics = lock(&self.statistics);
+        let mut observers = core::iter::once(&statistics.activation).chain(&statistics.output);
+        let reads = self.stays_on_device && observers.any(|observer| !observer.takes_ranges());
+        reads.then(|| "calibration read every batch on the host: an observer of it needs more than the range".into())
     }
 
     fn remember(&self, result: Result<()>) {
@@ -126,24 +173,47 @@ impl LayerObserver {
 
 impl<B: Backend> InputObserver<B> for LayerObserver {
     fn observe_input(&self, x: &FloatTensor<B>) {
-        match read(B::float_into_data(x.clone()), &self.layer) {
-            Ok(data) => self.observe_activation(&data),
-            Err(error) => self.remember(Err(error)),
-        }
+        self.observe::<B>(Role::Activation, x);
     }
 
     fn observe_output(&self, y: &FloatTensor<B>) {
-        if lock(&self.statistics).output.is_none() {
-            return;
-        }
-        match read(B::float_into_data(y.clone()), &self.layer) {
-            Ok(data) => self.observe_result(&data),
-            Err(error) => self.remember(Err(error)),
-        }
+        self.observe::<B>(Role::Output, y);
     }
 
     fn as_any(&self) -> &dyn core::any::Any {
         self
+    }
+}
+
+/// Brings what waits on the device into the statistics of each observer, in one reading. A reading that fails is remembered by all of them.
+pub(crate) fn settle<B: Backend>(observers: &[&LayerObserver]) {
+    let take = |observer: &&LayerObserver| {
+        let waiting = lock(&observer.waiting).take()?;
+        let waiting = waiting.downcast::<Waiting<B>>();
+        // Those of another backend come from a tensor that this flow has not seen.
+        waiting.map(|waiting| *waiting).ok()
+    };
+    let (some, waiting): (Vec<_>, Vec<_>) = observers
+        .iter()
+        .filter_map(|observer| Some((*observer, take(observer)?)))
+        .unzip();
+    let result = waiting::read(waiting, |at, role, range| some[at].observe_range(role, &range));
+    if let Err(error) = result {
+        for observer in some {
+            observer.remember(Err(QuantError::Layer {
+                layer: observer.layer.path.clone(),
+                reason: format!("its statistics cannot be read from the device: {error}"),
+            }));
+        }
+    }
+}
+
+impl LayerStatistics {
+    fn of(&mut self, role: Role) -> Option<&mut AnyObserver> {
+        match role {
+            Role::Activation => Some(&mut self.activation),
+            Role::Output => self.output.as_mut(),
+        }
     }
 }
 

@@ -57,6 +57,10 @@ pub trait QuantKernels<B: Backend>: Clone + Copy + Default + core::fmt::Debug + 
     /// A weight packed for these kernels: the one copy of its codes.
     type Weight: Clone + core::fmt::Debug + Send + Sync + 'static;
 
+    /// Whether reading a tensor on the host waits for nothing: the backend computes in host memory, when an operation is called.
+    /// Calibration then looks at the values there; elsewhere it leaves statistics on the device until they are asked for.
+    const READS_ARE_FREE: bool = false;
+
     /// Packs a rank-2 `[N, K]` weight that meets activations treated as `activation` says.
     fn pack(
         weight: AffineQuantizedTensor,

@@ -2,6 +2,7 @@
 
 use crate::dtype::FloatDtype;
 use crate::error::{QuantError, Result};
+use crate::observe::batches::BatchRange;
 use crate::observe::{
     BlockRanges, FixedObserver, HistogramObserver, MinMaxObserver, MovingAverageObserver, MseObserver, Observer,
 };
@@ -36,6 +37,30 @@ macro_rules! each {
 }
 
 impl AnyObserver {
+    /// Whether the range of a whole batch is all that it needs to know.
+    pub(crate) fn takes_ranges(&self) -> bool {
+        match self {
+            Self::MinMax(observer) => observer.is_per_tensor(),
+            Self::MovingAverage(observer) => observer.is_per_tensor(),
+            Self::Fixed(_) => true,
+            Self::Mse(_) | Self::Histogram(_) => false,
+        }
+    }
+
+    /// As [`Observer::forward`] with the values of a tensor in that range.
+    ///
+    /// Errors: as there; an observer that [needs the values](AnyObserver::takes_ranges).
+    pub(crate) fn forward_range(&mut self, range: &BatchRange) -> Result<()> {
+        match self {
+            Self::MinMax(observer) => observer.forward_range(range),
+            Self::MovingAverage(observer) => observer.forward_range(range),
+            Self::Fixed(observer) => observer.forward_range(range),
+            Self::Mse(_) | Self::Histogram(_) => Err(QuantError::InvalidSpec(
+                "this observer needs the values of a batch, not their range".into(),
+            )),
+        }
+    }
+
     /// Batches that came, bad and empty ones included.
     pub fn batches(&self) -> usize {
         each!(self, observer => observer.batches())

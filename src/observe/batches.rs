@@ -4,6 +4,18 @@ use crate::dtype::FloatDtype;
 use crate::error::{QuantError, Result};
 use serde::{Deserialize, Serialize};
 
+/// What a device tells of a batch whose values nobody read.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct BatchRange {
+    pub(crate) min: f32,
+    pub(crate) max: f32,
+    /// A value that is not finite, where there is one.
+    pub(crate) bad: Option<f32>,
+    pub(crate) dtype: FloatDtype,
+    /// Without elements there is no range.
+    pub(crate) empty: bool,
+}
+
 /// How many batches came, in which dtype, and the first that was not finite.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Batches {
@@ -30,9 +42,19 @@ impl Batches {
                 got: vec![values.len()],
             });
         }
+        let bad = values.iter().copied().find(|x| !x.is_finite());
+        self.add(bad, dtype, values.is_empty())
+    }
+
+    /// Counts a batch by its range. As [`Batches::admit`].
+    pub(crate) fn admit_range(&mut self, range: &BatchRange) -> Result<bool> {
+        self.add(range.bad, range.dtype, range.empty)
+    }
+
+    fn add(&mut self, bad: Option<f32>, dtype: FloatDtype, empty: bool) -> Result<bool> {
         let batch = self.count;
         self.count += 1;
-        if let Some(value) = values.iter().find(|x| !x.is_finite()) {
+        if let Some(value) = bad {
             let bad = BadBatch {
                 batch,
                 value: value.to_string(),
@@ -41,7 +63,7 @@ impl Batches {
             self.bad.get_or_insert(bad);
             return Err(error);
         }
-        if values.is_empty() {
+        if empty {
             return Ok(false);
         }
         self.dtype = Some(self.dtype.map_or(dtype, |seen| seen.promote(dtype)));

@@ -3,7 +3,7 @@
 use crate::dtype::FloatDtype;
 use crate::error::Result;
 use crate::observe::Observer;
-use crate::observe::batches::Batches;
+use crate::observe::batches::{BatchRange, Batches};
 use crate::observe::rule::check_same;
 use crate::primitives::{QParams, ZeroPoints};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,11 @@ impl FixedObserver {
             zero_point,
             batches: Batches::default(),
         }
+    }
+
+    /// As `forward` with the values of a whole tensor in that range.
+    pub(crate) fn forward_range(&mut self, range: &BatchRange) -> Result<()> {
+        self.batches.admit_range(range).map(|_| ())
     }
 
     /// Batches that came.

@@ -2,10 +2,11 @@
 
 use crate::dtype::FloatDtype;
 use crate::error::{QuantError, Result};
-use crate::observe::batches::Batches;
+use crate::observe::batches::{BatchRange, Batches};
 use crate::observe::rule::check_same;
 use crate::observe::{BlockRanges, Observer, RangeRule};
 use crate::primitives::QParams;
+use crate::spec::Granularity;
 use serde::{Deserialize, Serialize};
 
 /// Keeps the smallest and the largest value of each block over all batches. Merging is exact, in any order.
@@ -40,12 +41,20 @@ impl MinMaxObserver {
     }
 }
 
-impl Observer for MinMaxObserver {
-    fn forward(&mut self, values: &[f32], dtype: FloatDtype, shape: &[usize]) -> Result<()> {
-        if !self.batches.admit(values, dtype, shape)? {
+impl MinMaxObserver {
+    pub(crate) fn is_per_tensor(&self) -> bool {
+        self.rule.spec.granularity == Granularity::PerTensor
+    }
+
+    /// As `forward` with the values of a whole tensor in that range.
+    pub(crate) fn forward_range(&mut self, range: &BatchRange) -> Result<()> {
+        if !self.batches.admit_range(range)? {
             return Ok(());
         }
-        let batch = BlockRanges::of(values, shape, &self.rule.spec.granularity)?;
+        self.take(BlockRanges::one(range.min, range.max))
+    }
+
+    fn take(&mut self, batch: BlockRanges) -> Result<()> {
         match &mut self.ranges {
             Some(ranges) => ranges.widen(&batch),
             none => {
@@ -53,6 +62,15 @@ impl Observer for MinMaxObserver {
                 Ok(())
             }
         }
+    }
+}
+
+impl Observer for MinMaxObserver {
+    fn forward(&mut self, values: &[f32], dtype: FloatDtype, shape: &[usize]) -> Result<()> {
+        if !self.batches.admit(values, dtype, shape)? {
+            return Ok(());
+        }
+        self.take(BlockRanges::of(values, shape, &self.rule.spec.granularity)?)
     }
 
     fn calculate_qparams(&self) -> Result<QParams> {

@@ -34,6 +34,7 @@ mod ranges;
 mod rule;
 
 pub use any::AnyObserver;
+pub(crate) use batches::BatchRange;
 pub use config::{ObserverConfig, ObserverKind};
 pub use fixed::FixedObserver;
 pub use histogram::{Histogram, HistogramObserver};

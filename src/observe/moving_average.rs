@@ -2,10 +2,11 @@
 
 use crate::dtype::FloatDtype;
 use crate::error::{QuantError, Result};
-use crate::observe::batches::Batches;
+use crate::observe::batches::{BatchRange, Batches};
 use crate::observe::rule::check_same;
 use crate::observe::{BlockRanges, Observer, RangeRule};
 use crate::primitives::QParams;
+use crate::spec::Granularity;
 use serde::{Deserialize, Serialize};
 
 /// The first batch sets each range, every later one moves it: `min = min + c · (batch_min − min)`, the same for the maximum,
@@ -89,12 +90,20 @@ impl Average {
     }
 }
 
-impl Observer for MovingAverageObserver {
-    fn forward(&mut self, values: &[f32], dtype: FloatDtype, shape: &[usize]) -> Result<()> {
-        if !self.batches.admit(values, dtype, shape)? {
+impl MovingAverageObserver {
+    pub(crate) fn is_per_tensor(&self) -> bool {
+        self.rule.spec.granularity == Granularity::PerTensor
+    }
+
+    /// As `forward` with the values of a whole tensor in that range.
+    pub(crate) fn forward_range(&mut self, range: &BatchRange) -> Result<()> {
+        if !self.batches.admit_range(range)? {
             return Ok(());
         }
-        let batch = BlockRanges::of(values, shape, &self.rule.spec.granularity)?;
+        self.take(BlockRanges::one(range.min, range.max))
+    }
+
+    fn take(&mut self, batch: BlockRanges) -> Result<()> {
         match &mut self.average {
             Some(average) => average.follow(&batch, self.averaging_constant)?,
             none => {
@@ -106,6 +115,15 @@ impl Observer for MovingAverageObserver {
             }
         }
         Ok(())
+    }
+}
+
+impl Observer for MovingAverageObserver {
+    fn forward(&mut self, values: &[f32], dtype: FloatDtype, shape: &[usize]) -> Result<()> {
+        if !self.batches.admit(values, dtype, shape)? {
+            return Ok(());
+        }
+        self.take(BlockRanges::of(values, shape, &self.rule.spec.granularity)?)
     }
 
     fn calculate_qparams(&self) -> Result<QParams> {

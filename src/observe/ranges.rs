@@ -31,6 +31,15 @@ impl BlockRanges {
         Ok(Self { blocks, min, max })
     }
 
+    /// The range of one block, as `PerTensor` gives it.
+    pub(crate) fn one(min: f32, max: f32) -> Self {
+        Self {
+            blocks: vec![],
+            min: vec![min],
+            max: vec![max],
+        }
+    }
+
     /// The same blocks with other ranges.
     pub(crate) fn with(&self, min: Vec<f32>, max: Vec<f32>) -> Self {
         let blocks = self.blocks.clone();

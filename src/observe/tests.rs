@@ -131,6 +131,34 @@ fn every_observer_remembers_the_first_bad_batch() {
 }
 
 #[test]
+fn a_range_says_what_its_values_would_have_said() {
+    let batches: [&[f32]; 5] = [&[0.25, -3.0], &[], &[7.5], &[-0.5, f32::NAN], &[1.0, 2.0]];
+    for kind in KINDS {
+        let (mut by_values, mut by_ranges) = (build(kind, Granularity::PerTensor), build(kind, Granularity::PerTensor));
+        assert_eq!(
+            by_ranges.takes_ranges(),
+            !matches!(kind, ObserverKind::Mse { .. } | ObserverKind::Histogram { .. })
+        );
+        if !by_ranges.takes_ranges() {
+            continue;
+        }
+        for values in batches {
+            let range = BatchRange {
+                min: values.iter().copied().fold(f32::INFINITY, f32::min),
+                max: values.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+                bad: values.iter().copied().find(|x| !x.is_finite()),
+                dtype: FloatDtype::BF16,
+                empty: values.is_empty(),
+            };
+            let want = by_values.forward(values, FloatDtype::BF16, &[values.len()]);
+            assert_eq!(by_ranges.forward_range(&range), want);
+            assert_eq!(by_ranges, by_values, "{kind:?}");
+        }
+    }
+    assert!(!build(ObserverKind::MinMax, Granularity::PerAxis(0)).takes_ranges());
+}
+
+#[test]
 fn a_bad_batch_of_another_replica_is_numbered_after_this_ones() {
     for kind in KINDS {
         let (mut left, mut right) = (build(kind, Granularity::PerTensor), build(kind, Granularity::PerTensor));

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 
 impl QuantKernels<Flex> for Native {
     type Weight = CpuWeight;
+    const READS_ARE_FREE: bool = true;
 
     fn pack(
         weight: AffineQuantizedTensor,

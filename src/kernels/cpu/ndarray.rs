@@ -17,6 +17,7 @@ where
     NdArrayTensor: From<SharedArray<E>> + From<SharedArray<I>>,
 {
     type Weight = CpuWeight;
+    const READS_ARE_FREE: bool = true;
 
     fn pack(
         weight: AffineQuantizedTensor,
