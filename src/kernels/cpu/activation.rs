@@ -1,7 +1,7 @@
 //! From rows of floats to 8-bit codes in the order that the integer products read.
 
 use super::isa::{Block, Isa};
-use super::layout::{Groups, TILE};
+use super::layout::{CHANNELS, Groups, Lanes, TILE};
 use super::round::round;
 use crate::dtype::FloatDtype;
 use crate::spec::{ActivationQuantization, ActivationScale, MappingType};
@@ -16,7 +16,7 @@ pub struct Activations<Q> {
     pub quads: Vec<Q>,
     /// Everything else of a row, in row order.
     pub rows: Vec<Row>,
-    /// `[block][group][rows of the block]`: sums of the signed codes, times a factor.
+    /// `[block][group][rows of the block]`: what [`Wanted::sum`] makes of the sums of the signed codes.
     pub sums: Vec<i32>,
 }
 
@@ -123,8 +123,8 @@ pub struct Wanted<'a> {
     pub blocks: &'a [(usize, usize)],
     /// Whether the products take 16-bit sums.
     pub narrow: bool,
-    /// What the sums of the codes are multiplied with.
-    pub factor: i32,
+    /// What becomes of the sum of the codes of a group.
+    pub sum: &'a (dyn Fn(i32) -> i32 + Sync),
 }
 
 /// Quantizes rows of `groups.k` values, representable in `dtype`.
@@ -319,7 +319,7 @@ struct QuantizeRows<'a, Q> {
 
 impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
     #[inline(always)]
-    fn run(self, _: I) {
+    fn run(self, isa: I) {
         let (groups, count) = (self.wanted.groups, self.count);
         let padded = groups.padded_k();
         // [row][padded K]; what the groups leave out stays 0.
@@ -346,9 +346,8 @@ impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
             for group in 0..groups.count {
                 let elements = groups.elements(group);
                 let codes = &mut codes[groups.tiles(group).start * TILE..][..elements.len()];
-                encode(&self.rule, &x[elements], scale, zero, codes);
-                let sum: i32 = codes.iter().map(|code| *code as i32).sum();
-                self.sums[group * count + r] = sum.wrapping_mul(self.wanted.factor);
+                let sum = encode(isa, &self.rule, &x[elements], scale, zero, codes);
+                self.sums[group * count + r] = (self.wanted.sum)(sum);
             }
         }
         if self.wanted.narrow {
@@ -387,32 +386,45 @@ fn interleave<Q>(codes: &[i8], k: usize, out: &mut [Q], quad: impl Fn([i8; 4]) -
     }
 }
 
-/// `clamp(round(x · (1 / scale)) + zero, lo, hi)`, as signed 8-bit codes. Values are finite.
+/// `clamp(round(x · (1 / scale)) + zero, lo, hi)`, as signed 8-bit codes; their sum. Values are finite.
 /// Where 1 / scale is infinite, x / scale takes the place of the product, and 0 where the scale is 0 too.
 #[inline(always)]
-fn encode(rule: &Rule, x: &[f32], scale: f32, zero: i32, out: &mut [i8]) {
+fn encode<I: Isa>(isa: I, rule: &Rule, x: &[f32], scale: f32, zero: i32, out: &mut [i8]) -> i32 {
+    // Adding it rounds to an integer, ties to even, and puts that into the low bits.
+    const MAGIC: f32 = 12_582_912.0;
     let inverse = rule.scale_dtype.round(1.0 / scale);
     let product = rule.dtype.promote(rule.scale_dtype);
     // Clamped before it is rounded: the same, since the bounds are integers.
     let (lo, hi) = ((rule.lo - zero) as f32, (rule.hi - zero) as f32);
-    let code = |steps: f32| smaller(larger(lo, steps), hi);
-    let shift = zero - rule.offset;
-    match product {
-        _ if inverse.is_infinite() => {
-            encode_with(x, out, shift, |x| {
-                code(if scale == 0.0 { 0.0 } else { product.round(x / scale) })
-            });
+    let shift = (zero - rule.offset).wrapping_sub(MAGIC.to_bits() as i32);
+    let code = |steps: f32| ((smaller(larger(lo, steps), hi) + MAGIC).to_bits() as i32).wrapping_add(shift);
+    let mut sum = 0;
+    if inverse.is_infinite() {
+        for (x, out) in x.iter().zip(out) {
+            let code = code(if scale == 0.0 { 0.0 } else { product.round(x / scale) });
+            *out = code as i8;
+            sum += code;
         }
-        FloatDtype::F32 => encode_with(x, out, shift, |x| code(x * inverse)),
-        dtype => encode_with(x, out, shift, |x| code(round(dtype, x * inverse))),
+        return sum;
     }
-}
-
-#[inline(always)]
-fn encode_with(x: &[f32], out: &mut [i8], shift: i32, code: impl Fn(f32) -> f32) {
-    // Adding 1.5 · 2^23 rounds to an integer, ties to even, and puts it into the low bits.
-    const MAGIC: f32 = 12_582_912.0;
+    let ((x, x_tail), (out, out_tail)) = (x.as_chunks::<CHANNELS>(), out.as_chunks_mut::<CHANNELS>());
+    let mut sums = isa.splat_i32(0);
     for (x, out) in x.iter().zip(out) {
-        *out = ((code(*x) + MAGIC).to_bits() as i32).wrapping_add(shift) as i8;
+        let steps = isa.round(product, isa.mul(isa.load(&Lanes(*x)), isa.splat(inverse)));
+        let clamped = isa.smaller(isa.larger(isa.splat(lo), steps), isa.splat(hi));
+        let codes = isa.add_i32(
+            isa.bits_of_float(isa.add(clamped, isa.splat(MAGIC))),
+            isa.splat_i32(shift),
+        );
+        isa.low_bytes(codes, out);
+        sums = isa.add_i32(sums, codes);
     }
+    for (x, out) in x_tail.iter().zip(out_tail) {
+        let code = code(round(product, x * inverse));
+        *out = code as i8;
+        sum += code;
+    }
+    let mut lanes = Lanes([0; CHANNELS]);
+    isa.store_i32(sums, &mut lanes);
+    sum + lanes.0.iter().sum::<i32>()
 }

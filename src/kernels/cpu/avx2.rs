@@ -1,7 +1,7 @@
 //! AVX2 with FMA, with and without the VEX form of VNNI.
 
 use super::isa::{Block, Decoder, Isa};
-use super::layout::{Lanes, Line};
+use super::layout::{CHANNELS, Lanes, Line};
 use crate::dtype::FloatDtype;
 use core::arch::x86_64::*;
 
@@ -140,16 +140,42 @@ macro_rules! lanes {
     () => {
         type I32 = [__m256i; 2];
         type F32 = [__m256; 2];
+        type Bytes = [__m256i; 2];
+
+        const FUSED: bool = true;
 
         #[inline(always)]
-        fn prefetch(self, line: &Line, near: bool) {
+        fn prefetch<T>(self, at: &T, near: bool) {
             // SAFETY: a hint on memory that is borrowed; SSE is part of x86-64.
             unsafe {
                 match near {
-                    true => _mm_prefetch::<_MM_HINT_T0>((&raw const line.0).cast()),
-                    false => _mm_prefetch::<_MM_HINT_T1>((&raw const line.0).cast()),
+                    true => _mm_prefetch::<_MM_HINT_T0>((&raw const *at).cast()),
+                    false => _mm_prefetch::<_MM_HINT_T1>((&raw const *at).cast()),
                 }
             }
+        }
+        #[inline(always)]
+        fn load_bytes(self, line: &Line) -> [__m256i; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [load_half(line, 0), load_half(line, 1)] }
+        }
+        #[inline(always)]
+        fn store_bytes(self, bytes: [__m256i; 2], to: &mut Line) {
+            let to: *mut __m256i = (&raw mut to.0).cast();
+            // SAFETY: the token proves AVX2; `Line` is 64 bytes, aligned to 64.
+            unsafe {
+                _mm256_store_si256(to, bytes[0]);
+                _mm256_store_si256(to.add(1), bytes[1]);
+            }
+        }
+        #[inline(always)]
+        fn bytes<const BITS: usize, const Q: usize>(self, tile: &[Line; BITS]) -> [__m256i; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [quad::<BITS, Q>(tile, 0), quad::<BITS, Q>(tile, 1)] }
+        }
+        #[inline(always)]
+        fn small(value: i32) -> i32 {
+            value & 0xffff
         }
         #[inline(always)]
         fn splat_i32(self, value: i32) -> [__m256i; 2] {
@@ -185,7 +211,7 @@ macro_rules! lanes {
         fn mul_small(self, acc: [__m256i; 2], a: [__m256i; 2], b: i32) -> [__m256i; 2] {
             // SAFETY: the token proves AVX2.
             unsafe {
-                let b = _mm256_set1_epi32(b & 0xffff);
+                let b = _mm256_set1_epi32(b);
                 [
                     _mm256_add_epi32(acc[0], _mm256_madd_epi16(a[0], b)),
                     _mm256_add_epi32(acc[1], _mm256_madd_epi16(a[1], b)),
@@ -196,6 +222,42 @@ macro_rules! lanes {
         fn to_f32(self, value: [__m256i; 2]) -> [__m256; 2] {
             // SAFETY: the token proves AVX2.
             unsafe { [_mm256_cvtepi32_ps(value[0]), _mm256_cvtepi32_ps(value[1])] }
+        }
+        #[inline(always)]
+        fn bits_of_float(self, value: [__m256; 2]) -> [__m256i; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_castps_si256(value[0]), _mm256_castps_si256(value[1])] }
+        }
+        #[inline(always)]
+        fn float_of_bits(self, bits: [__m256i; 2]) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_castsi256_ps(bits[0]), _mm256_castsi256_ps(bits[1])] }
+        }
+        #[inline(always)]
+        fn power(self, value: [__m256; 2]) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe {
+                let exponent = _mm256_castsi256_ps(_mm256_set1_epi32(0x7f80_0000));
+                [
+                    _mm256_and_ps(value[0], exponent),
+                    _mm256_and_ps(value[1], exponent),
+                ]
+            }
+        }
+        #[inline(always)]
+        fn low_bytes(self, value: [__m256i; 2], to: &mut [i8; CHANNELS]) {
+            // SAFETY: the token proves AVX2; `to` is 16 bytes.
+            unsafe {
+                // The low bytes of a register's 8 lanes, 4 in the low part of each half.
+                let from = _mm256_set_epi32(-1, -1, -1, 0x0c08_0400, -1, -1, -1, 0x0c08_0400);
+                let (a, b) = (
+                    _mm256_shuffle_epi8(value[0], from),
+                    _mm256_shuffle_epi8(value[1], from),
+                );
+                let low = _mm256_unpacklo_epi32(a, b);
+                let codes = _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+                _mm_storeu_si128(to.as_mut_ptr().cast(), codes);
+            }
         }
         #[inline(always)]
         fn splat(self, value: f32) -> [__m256; 2] {
@@ -230,6 +292,16 @@ macro_rules! lanes {
         fn mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
             // SAFETY: the token proves AVX2.
             unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+        }
+        #[inline(always)]
+        fn smaller(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_min_ps(b[0], a[0]), _mm256_min_ps(b[1], a[1])] }
+        }
+        #[inline(always)]
+        fn larger(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe { [_mm256_max_ps(b[0], a[0]), _mm256_max_ps(b[1], a[1])] }
         }
         #[inline(always)]
         fn mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
@@ -299,10 +371,8 @@ impl Isa for AvxVnni {
         i32::from_ne_bytes(codes.map(|code| code as u8))
     }
     #[inline(always)]
-    fn weights(self, line: &Line) -> [__m256i; 2] {
-        let line: *const __m256i = (&raw const line.0).cast();
-        // SAFETY: the token proves AVX2; `Line` is 64 bytes, aligned to 64.
-        unsafe { [_mm256_load_si256(line), _mm256_load_si256(line.add(1))] }
+    fn weights(self, bytes: [__m256i; 2]) -> [__m256i; 2] {
+        bytes
     }
     #[inline(always)]
     fn dot(self, acc: [__m256i; 2], w: [__m256i; 2], x: i32) -> [__m256i; 2] {
@@ -353,15 +423,10 @@ impl Isa for Avx2 {
         (i32::from_ne_bytes(codes.map(|code| code as u8)), 0)
     }
     #[inline(always)]
-    fn weights(self, line: &Line) -> [[__m256i; 2]; 2] {
-        let line: *const __m256i = (&raw const line.0).cast();
-        // SAFETY: the token proves AVX2; `Line` is 64 bytes, aligned to 64.
+    fn weights(self, bytes: [__m256i; 2]) -> [[__m256i; 2]; 2] {
+        // SAFETY: the token proves AVX2.
         unsafe {
-            let (a, b, low) = (
-                _mm256_load_si256(line),
-                _mm256_load_si256(line.add(1)),
-                _mm256_set1_epi16(0xff),
-            );
+            let ([a, b], low) = (bytes, _mm256_set1_epi16(0xff));
             [
                 [_mm256_and_si256(a, low), _mm256_and_si256(b, low)],
                 [_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b)],
@@ -382,15 +447,13 @@ impl Isa for Avx2 {
         out
     }
     #[inline(always)]
-    fn narrow_dot(self, sums: [__m256i; 2], line: &Line, x: (i32, i32)) -> [__m256i; 2] {
-        let line: *const __m256i = (&raw const line.0).cast();
-        // SAFETY: the token proves AVX2; `Line` is 64 bytes, aligned to 64.
+    fn narrow_dot(self, sums: [__m256i; 2], w: [__m256i; 2], x: (i32, i32)) -> [__m256i; 2] {
+        // SAFETY: the token proves AVX2.
         unsafe {
             let x = _mm256_set1_epi32(x.0);
-            let (a, b) = (_mm256_load_si256(line), _mm256_load_si256(line.add(1)));
             [
-                _mm256_add_epi16(sums[0], _mm256_maddubs_epi16(a, x)),
-                _mm256_add_epi16(sums[1], _mm256_maddubs_epi16(b, x)),
+                _mm256_add_epi16(sums[0], _mm256_maddubs_epi16(w[0], x)),
+                _mm256_add_epi16(sums[1], _mm256_maddubs_epi16(w[1], x)),
             ]
         }
     }

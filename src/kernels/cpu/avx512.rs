@@ -129,19 +129,46 @@ macro_rules! lanes {
         type I32 = __m512i;
         type F32 = __m512;
 
+        type Bytes = __m512i;
+
         const FLOAT_SHIFT: f32 = 8_388_608.0;
         const WIDE: bool = true;
+        const FUSED: bool = true;
         const ROWS: &'static [usize] = &[12, 8, 4, 2, 1];
 
         #[inline(always)]
-        fn prefetch(self, line: &Line, near: bool) {
+        fn prefetch<T>(self, at: &T, near: bool) {
             // SAFETY: a hint on memory that is borrowed; SSE is part of x86-64.
             unsafe {
                 match near {
-                    true => _mm_prefetch::<_MM_HINT_T0>((&raw const line.0).cast()),
-                    false => _mm_prefetch::<_MM_HINT_T1>((&raw const line.0).cast()),
+                    true => _mm_prefetch::<_MM_HINT_T0>((&raw const *at).cast()),
+                    false => _mm_prefetch::<_MM_HINT_T1>((&raw const *at).cast()),
                 }
             }
+        }
+        #[inline(always)]
+        fn load_bytes(self, line: &Line) -> __m512i {
+            // SAFETY: the token proves AVX-512 F.
+            unsafe { load_line(line) }
+        }
+        #[inline(always)]
+        fn store_bytes(self, bytes: __m512i, to: &mut Line) {
+            // SAFETY: the token proves AVX-512 F; `Line` is 64 bytes, aligned to 64.
+            unsafe { _mm512_store_si512((&raw mut to.0).cast(), bytes) }
+        }
+        #[inline(always)]
+        fn bytes<const BITS: usize, const Q: usize>(self, tile: &[Line; BITS]) -> __m512i {
+            // SAFETY: the token proves AVX-512 F and BW.
+            unsafe {
+                match BITS {
+                    1..=4 => _mm512_and_si512(quad::<BITS, Q>(tile), _mm512_set1_epi8(((1 << BITS) - 1) as i8)),
+                    _ => quad::<BITS, Q>(tile),
+                }
+            }
+        }
+        #[inline(always)]
+        fn small(value: i32) -> i32 {
+            value & 0xffff
         }
         #[inline(always)]
         fn splat_i32(self, value: i32) -> __m512i {
@@ -174,6 +201,29 @@ macro_rules! lanes {
             unsafe { _mm512_cvtepi32_ps(value) }
         }
         #[inline(always)]
+        fn bits_of_float(self, value: __m512) -> __m512i {
+            // SAFETY: the token proves AVX-512 F.
+            unsafe { _mm512_castps_si512(value) }
+        }
+        #[inline(always)]
+        fn float_of_bits(self, bits: __m512i) -> __m512 {
+            // SAFETY: the token proves AVX-512 F.
+            unsafe { _mm512_castsi512_ps(bits) }
+        }
+        #[inline(always)]
+        fn power(self, value: __m512) -> __m512 {
+            // SAFETY: the token proves AVX-512 F.
+            unsafe {
+                let exponent = _mm512_set1_epi32(0x7f80_0000);
+                _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(value), exponent))
+            }
+        }
+        #[inline(always)]
+        fn low_bytes(self, value: __m512i, to: &mut [i8; CHANNELS]) {
+            // SAFETY: the token proves AVX-512 F; `to` is 16 bytes.
+            unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(value)) }
+        }
+        #[inline(always)]
         fn splat(self, value: f32) -> __m512 {
             // SAFETY: the token proves AVX-512 F.
             unsafe { _mm512_set1_ps(value) }
@@ -197,6 +247,16 @@ macro_rules! lanes {
         fn mul(self, a: __m512, b: __m512) -> __m512 {
             // SAFETY: the token proves AVX-512 F.
             unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        fn smaller(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the token proves AVX-512 F.
+            unsafe { _mm512_min_ps(b, a) }
+        }
+        #[inline(always)]
+        fn larger(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: the token proves AVX-512 F.
+            unsafe { _mm512_max_ps(b, a) }
         }
         #[inline(always)]
         fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
@@ -304,9 +364,8 @@ impl Isa for Avx512Vnni {
         i32::from_ne_bytes(codes.map(|code| code as u8))
     }
     #[inline(always)]
-    fn weights(self, line: &Line) -> __m512i {
-        // SAFETY: the token proves AVX-512 F; `Line` is 64 bytes, aligned to 64.
-        unsafe { _mm512_load_si512((&raw const line.0).cast()) }
+    fn weights(self, bytes: __m512i) -> __m512i {
+        bytes
     }
     #[inline(always)]
     fn dot(self, acc: __m512i, w: __m512i, x: i32) -> __m512i {
@@ -315,8 +374,9 @@ impl Isa for Avx512Vnni {
     }
     #[inline(always)]
     fn mul_small(self, acc: __m512i, a: __m512i, b: i32) -> __m512i {
+        // Small products cannot saturate; compilers split the instruction that does not into two.
         // SAFETY: the token proves AVX-512 F and VNNI.
-        unsafe { _mm512_dpwssd_epi32(acc, a, _mm512_set1_epi32(b & 0xffff)) }
+        unsafe { _mm512_dpwssds_epi32(acc, a, _mm512_set1_epi32(b)) }
     }
 }
 
@@ -355,13 +415,12 @@ impl Isa for Avx512 {
         (i32::from_ne_bytes(codes.map(|code| code as u8)), 0)
     }
     #[inline(always)]
-    fn weights(self, line: &Line) -> [__m512i; 2] {
-        // SAFETY: the token proves AVX-512 F and BW; `Line` is 64 bytes, aligned to 64.
+    fn weights(self, bytes: __m512i) -> [__m512i; 2] {
+        // SAFETY: the token proves AVX-512 F and BW.
         unsafe {
-            let line = _mm512_load_si512((&raw const line.0).cast());
             [
-                _mm512_and_si512(line, _mm512_set1_epi16(0xff)),
-                _mm512_srli_epi16::<8>(line),
+                _mm512_and_si512(bytes, _mm512_set1_epi16(0xff)),
+                _mm512_srli_epi16::<8>(bytes),
             ]
         }
     }
@@ -375,12 +434,9 @@ impl Isa for Avx512 {
         }
     }
     #[inline(always)]
-    fn narrow_dot(self, sums: __m512i, line: &Line, x: (i32, i32)) -> __m512i {
-        // SAFETY: the token proves AVX-512 F and BW; `Line` is 64 bytes, aligned to 64.
-        unsafe {
-            let line = _mm512_load_si512((&raw const line.0).cast());
-            _mm512_add_epi16(sums, _mm512_maddubs_epi16(line, _mm512_set1_epi32(x.0)))
-        }
+    fn narrow_dot(self, sums: __m512i, w: __m512i, x: (i32, i32)) -> __m512i {
+        // SAFETY: the token proves AVX-512 F and BW.
+        unsafe { _mm512_add_epi16(sums, _mm512_maddubs_epi16(w, _mm512_set1_epi32(x.0))) }
     }
     #[inline(always)]
     fn add_narrow(self, acc: __m512i, sums: __m512i) -> __m512i {
@@ -390,6 +446,6 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn mul_small(self, acc: __m512i, a: __m512i, b: i32) -> __m512i {
         // SAFETY: the token proves AVX-512 F and BW.
-        unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(a, _mm512_set1_epi32(b & 0xffff))) }
+        unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(a, _mm512_set1_epi32(b))) }
     }
 }

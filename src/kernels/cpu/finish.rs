@@ -6,9 +6,7 @@
 use super::activation::{Row, offset};
 use super::isa::{Block, Isa};
 use super::layout::{CHANNELS, Lanes};
-use super::linear::{PANELS, Product};
-use super::round::round_all;
-use core::ops::Range;
+use super::linear::{Product, Section};
 
 /// Where a panel of a row goes: its first column in the piece.
 #[inline(always)]
@@ -21,6 +19,16 @@ pub(super) fn store(out: &mut [f32], column: usize, lanes: [f32; CHANNELS]) {
             out.copy_from_slice(&lanes[..columns]);
         }
     }
+}
+
+/// As [`store`]; NaN for a row that is `bad`.
+#[inline(always)]
+fn put<I: Isa>(isa: I, out: &mut [f32], column: usize, y: I::F32, bad: bool) {
+    let mut lanes = Lanes([f32::NAN; CHANNELS]);
+    if !bad {
+        isa.store(y, &mut lanes);
+    }
+    store(out, column, lanes.0);
 }
 
 /// The bias of a panel, 0 in its padding.
@@ -40,11 +48,8 @@ pub(super) fn bias_of(bias: &[f32], panel: usize) -> [f32; CHANNELS] {
 /// From integers to outputs where the weight's scale is constant along K: A and U of [`reference`](crate::tensor::reference_linear).
 pub struct FinishDot<'a, 'o, I: Isa> {
     pub product: &'a Product<'a, I>,
-    pub panels: Range<usize>,
-    /// First panel of the piece.
-    pub first: usize,
-    pub rows: Range<usize>,
-    /// `[row][panel]`.
+    pub of: &'a Section<'a>,
+    /// `[block][panel][row]`.
     pub acc: &'a [Lanes<i32>],
     /// The rows of the piece.
     pub out: &'a mut [&'o mut [f32]],
@@ -52,66 +57,48 @@ pub struct FinishDot<'a, 'o, I: Isa> {
 
 impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
     #[inline(always)]
-    fn run(self, _: I) {
+    fn run(self, isa: I) {
         let (w, dtype) = (self.product.w, self.product.dtype);
         let offset = offset(&w.activation);
         let unsigned = offset != 0;
-        for (j, panel) in self.panels.clone().enumerate() {
-            let mut zero = [0; CHANNELS];
-            for (c, zero) in zero.iter_mut().enumerate() {
-                *zero = w.zero.code(panel, c) as i32 - I::WEIGHT_SHIFT;
+        for (j, panel) in self.of.panels.clone().enumerate() {
+            let mut zero = Lanes([0; CHANNELS]);
+            for (c, zero) in zero.0.iter_mut().enumerate() {
+                *zero = I::WEIGHT_SHIFT - w.zero.code(panel, c) as i32;
             }
-            let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
-            let sums = w.sums.get(panel).map(|sums| sums.0);
-            let w_scale = w.scale.lanes(panel).0;
-            for row in self.rows.clone() {
+            let zero = isa.load_i32(&zero);
+            let bias = isa.load(&Lanes(
+                self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel)),
+            ));
+            let sums = w.sums.get(panel);
+            let w_scale = w.scale.read(isa, panel);
+            for (row, at) in self.of.rows(j) {
                 let Row {
                     scale,
                     zero: x_zero,
                     bad,
                 } = self.product.x.rows[row];
-                let x_sum = self.product.x.sums[row];
-                let mut acc = self.acc[(row - self.rows.start) * PANELS + j].0;
-                for c in 0..CHANNELS {
-                    acc[c] = acc[c].wrapping_sub(zero[c].wrapping_mul(x_sum));
+                let x_sum = isa.splat_i32(self.product.x.sums[row]);
+                let mut acc = isa.add_i32(isa.load_i32(&self.acc[at]), isa.mul_i32(zero, x_sum));
+                if let (Some(sums), true) = (sums, unsigned) {
+                    acc = isa.add_i32(acc, isa.mul_i32(isa.load_i32(sums), isa.splat_i32(offset - x_zero)));
                 }
-                let mut t = [0.0; CHANNELS];
-                if let (Some(sums), true) = (&sums, unsigned) {
+                let mut t = isa.round(dtype, isa.mul(isa.to_f32(acc), isa.splat(scale)));
+                if let (Some(sums), false) = (sums, unsigned) {
+                    let less = isa.mul(isa.splat(-(x_zero as f32 * scale)), isa.to_f32(isa.load_i32(sums)));
+                    t = isa.round(dtype, isa.add(t, isa.round(dtype, less)));
+                    let (mut ints, mut floats) = (Lanes([0; CHANNELS]), Lanes([0.0; CHANNELS]));
+                    isa.store_i32(acc, &mut ints);
+                    isa.store(t, &mut floats);
                     for c in 0..CHANNELS {
-                        acc[c] = acc[c].wrapping_sub((x_zero - offset).wrapping_mul(sums[c]));
+                        if ints.0[c] == x_zero.wrapping_mul(sums.0[c]) {
+                            floats.0[c] = 0.0;
+                        }
                     }
+                    t = isa.load(&floats);
                 }
-                for c in 0..CHANNELS {
-                    t[c] = acc[c] as f32 * scale;
-                }
-                round_all(dtype, &mut t);
-                if let (Some(sums), false) = (&sums, unsigned) {
-                    let mut correction = [0.0; CHANNELS];
-                    for c in 0..CHANNELS {
-                        correction[c] = x_zero as f32 * scale * sums[c] as f32;
-                    }
-                    round_all(dtype, &mut correction);
-                    for c in 0..CHANNELS {
-                        t[c] -= correction[c];
-                    }
-                    round_all(dtype, &mut t);
-                    for c in 0..CHANNELS {
-                        t[c] = if acc[c] == x_zero.wrapping_mul(sums[c]) {
-                            0.0
-                        } else {
-                            t[c]
-                        };
-                    }
-                }
-                for c in 0..CHANNELS {
-                    t[c] = t[c] * w_scale[c] + bias[c];
-                }
-                round_all(dtype, &mut t);
-                store(
-                    self.out[row],
-                    (panel - self.first) * CHANNELS,
-                    if bad { [f32::NAN; CHANNELS] } else { t },
-                );
+                let y = isa.round(dtype, isa.add(isa.mul(t, w_scale), bias));
+                put(isa, self.out[row], (panel - self.of.first) * CHANNELS, y, bad);
             }
         }
     }
@@ -120,11 +107,8 @@ impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
 /// From float sums of quantized activations to outputs: B of [`reference`](crate::tensor::reference_linear).
 pub struct FinishGroups<'a, 'o, I: Isa> {
     pub product: &'a Product<'a, I>,
-    pub panels: Range<usize>,
-    /// First panel of the piece.
-    pub first: usize,
-    pub rows: Range<usize>,
-    /// `[row][panel]`.
+    pub of: &'a Section<'a>,
+    /// `[block][panel][row]`.
     pub acc: &'a [Lanes<f32>],
     /// The rows of the piece.
     pub out: &'a mut [&'o mut [f32]],
@@ -132,25 +116,16 @@ pub struct FinishGroups<'a, 'o, I: Isa> {
 
 impl<I: Isa> Block<I> for FinishGroups<'_, '_, I> {
     #[inline(always)]
-    fn run(self, _: I) {
-        let dtype = self.product.dtype;
-        for (j, panel) in self.panels.clone().enumerate() {
-            let bias = self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel));
-            for row in self.rows.clone() {
-                let mut y = self.acc[(row - self.rows.start) * PANELS + j].0;
+    fn run(self, isa: I) {
+        for (j, panel) in self.of.panels.clone().enumerate() {
+            let bias = isa.load(&Lanes(
+                self.product.bias.map_or([0.0; CHANNELS], |bias| bias_of(bias, panel)),
+            ));
+            for (row, at) in self.of.rows(j) {
                 let Row { scale, bad, .. } = self.product.x.rows[row];
-                for y in &mut y {
-                    *y *= scale;
-                }
-                for c in 0..CHANNELS {
-                    y[c] += bias[c];
-                }
-                round_all(dtype, &mut y);
-                store(
-                    self.out[row],
-                    (panel - self.first) * CHANNELS,
-                    if bad { [f32::NAN; CHANNELS] } else { y },
-                );
+                let y = isa.add(isa.mul(isa.load(&self.acc[at]), isa.splat(scale)), bias);
+                let y = isa.round(self.product.dtype, y);
+                put(isa, self.out[row], (panel - self.of.first) * CHANNELS, y, bad);
             }
         }
     }

@@ -4,9 +4,11 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::blocks::Tile;
-use super::float_weights::{CODES, FLOAT, FLOAT_BF16, FLOAT_F16, FloatMode, FloatWeights, Part, SHARED, each_quad};
+use super::float_weights::{
+    CODES, FLOAT, FLOAT_BF16, FLOAT_BF16_USUAL, FLOAT_F16, FloatMode, FloatWeights, Part, SHARED,
+};
 use super::isa::{Block, Isa};
-use super::layout::{CHANNELS, Lanes, Line, TILE};
+use super::layout::{CHANNELS, Lanes, Line, TILE, each_quad};
 
 /// The method `tiles` for the width of the weight's codes.
 macro_rules! by_bits {
@@ -43,6 +45,7 @@ impl<I: Isa> Block<I> for Expand<'_> {
             FLOAT => self.finish::<I, FLOAT>(isa),
             FLOAT_F16 => self.finish::<I, FLOAT_F16>(isa),
             FLOAT_BF16 => self.finish::<I, FLOAT_BF16>(isa),
+            FLOAT_BF16_USUAL => self.finish::<I, FLOAT_BF16_USUAL>(isa),
             _ => {}
         }
     }
@@ -104,7 +107,7 @@ pub struct FloatDot<'a, const MR: usize, const NR: usize> {
     pub acc: Tile<'a, f32>,
 }
 
-/// Lines ahead of the codes in use that [`OneRow`] asks for.
+/// Lines ahead of the codes in use that [`FewRows`] asks for.
 const DISTANCE: usize = 16;
 /// k between two looks at the lines that are read next.
 const STEP: usize = 8;
@@ -160,41 +163,54 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FloatDot<'_, MR, NR>
 }
 
 /// `acc = Σ over all parts of s · Σ x · w`, codes made floats in registers.
-pub struct OneRow<'a, const NR: usize> {
-    /// The row.
+pub struct FewRows<'a, const MR: usize, const NR: usize> {
+    /// `[k][row]`.
     pub x: &'a [f32],
     pub parts: &'a [Part],
     pub weights: &'a FloatWeights<'a>,
     /// The first panel.
     pub panel: usize,
-    /// `[panel]`.
-    pub acc: &'a mut [Lanes<f32>; NR],
+    /// `[row][panel]`.
+    pub acc: &'a mut [[Lanes<f32>; NR]; MR],
 }
 
-impl<I: Isa, const NR: usize> Block<I> for OneRow<'_, NR> {
+/// Rows that a block of [`FewRows`] has for so many, where there is one: each packed line is read once.
+pub fn few_rows<I: Isa>(weights: &FloatWeights, rows: usize) -> Option<usize> {
+    if I::ONE_ROW == 0 {
+        return None;
+    }
+    let most = match (weights.kind, weights.w.bits()) {
+        (SHARED | CODES, 4 | 8) => 4,
+        (SHARED | CODES, _) => 1,
+        (FLOAT | FLOAT_BF16_USUAL, 4) => 2,
+        _ => 0,
+    };
+    (rows <= most).then(|| rows.next_power_of_two())
+}
+
+impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FewRows<'_, MR, NR> {
     #[inline(always)]
     fn run(self, isa: I) {
         match (self.weights.kind, self.weights.w.bits()) {
-            (SHARED, _) => by_bits!(self, isa, SHARED),
-            (CODES, _) => by_bits!(self, isa, CODES),
-            (FLOAT, 4) => self.tiles::<I, 4, FLOAT>(isa),
-            (kind, bits) => unreachable!("no block of one row for kind {kind} and {bits} bits"),
+            (SHARED, 4) => self.tiles::<I, 4, SHARED>(isa),
+            (SHARED, 8) => self.tiles::<I, 8, SHARED>(isa),
+            (CODES, 4) => self.tiles::<I, 4, CODES>(isa),
+            (CODES, 8) => self.tiles::<I, 8, CODES>(isa),
+            (FLOAT, 4) if MR < 4 => self.tiles::<I, 4, FLOAT>(isa),
+            (FLOAT_BF16_USUAL, 4) if MR < 4 => self.tiles::<I, 4, FLOAT_BF16_USUAL>(isa),
+            (SHARED, _) if MR == 1 => by_bits!(self, isa, SHARED),
+            (CODES, _) if MR == 1 => by_bits!(self, isa, CODES),
+            (kind, bits) => unreachable!("no block of {MR} rows for kind {kind} and {bits} bits"),
         }
     }
 }
 
-impl OneRow<'_, 1> {
-    /// Whether a block exists.
-    pub fn can(weights: &FloatWeights) -> bool {
-        matches!((weights.kind, weights.w.bits()), (SHARED | CODES, _) | (FLOAT, 4))
-    }
-}
-
-impl<const NR: usize> OneRow<'_, NR> {
+impl<const MR: usize, const NR: usize> FewRows<'_, MR, NR> {
     #[inline(always)]
     fn tiles<I: Isa, const BITS: usize, const KIND: u8>(self, isa: I) {
         let w = self.weights.w;
-        let (x, _) = self.x.as_chunks::<TILE>();
+        let (x, _) = self.x.as_chunks::<MR>();
+        let (x, _) = x.as_chunks::<TILE>();
         let total = w.groups.total_tiles;
         let (all, _) = w.codes.as_chunks::<BITS>();
         let mut tiles: [&[[Line; BITS]]; NR] = [&[]; NR];
@@ -203,7 +219,7 @@ impl<const NR: usize> OneRow<'_, NR> {
         }
         let distance = DISTANCE.div_ceil(BITS).max(1).min(total);
         let x = &x[..total];
-        let mut acc = [isa.splat(0.0); NR];
+        let mut acc = [[isa.splat(0.0); NR]; MR];
         for part in self.parts {
             let mut prepared =
                 [self.weights
@@ -212,7 +228,7 @@ impl<const NR: usize> OneRow<'_, NR> {
                 let at = (self.panel + j) * w.groups.count + part.group;
                 prepared[j] = self.weights.prepare::<I, KIND>(isa, BITS, at);
             }
-            let mut sums = [isa.splat(0.0); NR];
+            let mut sums = [[isa.splat(0.0); NR]; MR];
             for t in part.tiles.clone() {
                 let x = &x[t];
                 for j in 0..NR {
@@ -229,7 +245,9 @@ impl<const NR: usize> OneRow<'_, NR> {
                         for j in 0..NR {
                             let floats = prepared[j].floats::<I, BITS, $q, KIND>(isa, &tiles[j][t]);
                             for i in 0..4 {
-                                sums[j] = isa.mul_add(floats[i], isa.splat(x[$q * 4 + i]), sums[j]);
+                                for r in 0..MR {
+                                    sums[r][j] = isa.mul_add(floats[i], isa.splat(x[$q * 4 + i][r]), sums[r][j]);
+                                }
                             }
                         }
                     };
@@ -241,11 +259,15 @@ impl<const NR: usize> OneRow<'_, NR> {
                     FloatMode::Grouped => self.weights.scale(isa, (self.panel + j) * w.groups.count + part.group),
                     _ => isa.splat(1.0),
                 };
-                acc[j] = isa.mul_add(sums[j], scale, acc[j]);
+                for r in 0..MR {
+                    acc[r][j] = isa.mul_add(sums[r][j], scale, acc[r][j]);
+                }
             }
         }
         for j in 0..NR {
-            isa.store(acc[j], &mut self.acc[j]);
+            for r in 0..MR {
+                isa.store(acc[r][j], &mut self.acc[r][j]);
+            }
         }
     }
 }

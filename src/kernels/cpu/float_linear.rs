@@ -5,7 +5,7 @@
 
 use super::blocks::Tile;
 use super::float::pack_floats;
-use super::float_blocks::{EMPTY, Expand, FloatDot, OneRow};
+use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, few_rows};
 use super::float_finish::FinishFloat;
 use super::float_weights::{FloatWeights, Part, parts};
 use super::isa::Isa;
@@ -26,9 +26,23 @@ const CHUNK: usize = 4;
 pub fn float_linear<I: Isa>(isa: I, call: Linear) {
     let w = call.weight;
     let weights = FloatWeights::new(w, call.dtype);
-    let one = call.rows == 1 && I::ONE_ROW > 0 && OneRow::can(&weights);
-    let blocks = row_blocks(call.rows, most_rows::<I>());
-    let (x, bad) = pack_floats(isa, call.x, &w.groups, &blocks);
+    let few = few_rows::<I>(&weights, call.rows);
+    let blocks = match few {
+        Some(rows) => vec![(0, rows)],
+        None => row_blocks(call.rows, most_rows::<I>()),
+    };
+    let mut padded = Vec::new();
+    let x = match few {
+        // Rows of zeros fill the block.
+        Some(rows) if rows > call.rows => {
+            padded.reserve_exact(rows * w.groups.k);
+            padded.extend_from_slice(call.x);
+            padded.resize(rows * w.groups.k, 0.0);
+            &padded
+        }
+        _ => call.x,
+    };
+    let (x, bad) = pack_floats(isa, x, &w.groups, &blocks);
     let parts = parts(&w.groups);
     let product = FloatProduct {
         isa,
@@ -45,11 +59,8 @@ pub fn float_linear<I: Isa>(isa: I, call: Linear) {
     let threads = if small { 1 } else { rayon::current_num_threads() };
     let mut pieces = pieces(w, call.rows, threads, call.y);
     let run = |piece: &mut Piece| {
-        if one {
-            product.one_row(piece)
-        } else {
-            product.many_rows(piece, 0)
-        }
+        let done = few.map_or(0, |rows| product.few_rows(piece, rows));
+        product.many_rows(piece, done)
     };
     match pieces.as_mut_slice() {
         [piece] => run(piece),
@@ -116,28 +127,39 @@ macro_rules! by_rows {
 }
 
 impl<I: Isa> FloatProduct<'_, I> {
-    fn one_row(&self, piece: &mut Piece) {
+    /// Rows of one block by panels side by side, as many as there are; how many panels it took.
+    fn few_rows(&self, piece: &mut Piece, rows: usize) -> usize {
         macro_rules! some {
-            ($nr:literal) => {{
+            ($mr:literal, $nr:literal) => {{
                 let whole = piece.panels.len() / $nr * $nr;
                 for panel in piece.panels.clone().step_by($nr).take(whole / $nr) {
-                    let mut acc = [EMPTY; $nr];
-                    self.isa.enter(OneRow::<$nr> {
+                    let mut acc = [[EMPTY; $nr]; $mr];
+                    self.isa.enter(FewRows::<$mr, $nr> {
                         x: self.x,
                         parts: self.parts,
                         weights: self.weights,
                         panel,
                         acc: &mut acc,
                     });
-                    self.finish(piece, panel..panel + $nr, 0..1, &acc, $nr);
+                    self.finish(piece, panel..panel + $nr, 0..$mr, acc.as_flattened(), $nr);
                 }
-                self.many_rows(piece, whole);
+                whole
             }};
         }
-        match I::ONE_ROW {
-            4 => some!(4),
-            2 => some!(2),
-            _ => self.many_rows(piece, 0),
+        if I::ONE_ROW == 4 {
+            match rows {
+                1 => some!(1, 4),
+                2 => some!(2, 4),
+                _ => some!(4, 2),
+            }
+        } else if I::ONE_ROW == 2 {
+            match rows {
+                1 => some!(1, 2),
+                2 => some!(2, 2),
+                _ => some!(4, 1),
+            }
+        } else {
+            0
         }
     }
 
@@ -146,7 +168,7 @@ impl<I: Isa> FloatProduct<'_, I> {
         if all.is_empty() {
             return;
         }
-        let rows = piece.rows.len().min(ROWS);
+        let rows = self.bad.len().min(ROWS);
         let longest = self
             .chunks
             .iter()
@@ -280,6 +302,7 @@ impl<I: Isa> FloatProduct<'_, I> {
     }
 
     fn finish(&self, piece: &mut Piece, panels: Range<usize>, rows: Range<usize>, acc: &[Lanes<f32>], stride: usize) {
+        let rows = rows.start..rows.end.min(piece.rows.len());
         self.isa.enter(FinishFloat {
             weights: self.weights,
             dtype: self.dtype,

@@ -56,6 +56,8 @@ pub const FLOAT: u8 = 2;
 pub const FLOAT_F16: u8 = 3;
 /// The same in bf16.
 pub const FLOAT_BF16: u8 = 4;
+/// The same in bf16, with scales and zero points that are 0 or of a usual magnitude: see [`CpuWeight::usual`].
+pub const FLOAT_BF16_USUAL: u8 = 5;
 
 /// A weight as products with activations of one dtype read it.
 #[derive(Clone, Copy)]
@@ -79,6 +81,7 @@ impl<'a> FloatWeights<'a> {
         let (mode, kind) = match (&w.zero, dtype) {
             (Zeros::Float { .. }, FloatDtype::F32) => (FloatMode::FloatZero, FLOAT),
             (Zeros::Float { .. }, FloatDtype::F16) => (FloatMode::FloatZero, FLOAT_F16),
+            (Zeros::Float { .. }, FloatDtype::BF16) if w.usual => (FloatMode::FloatZero, FLOAT_BF16_USUAL),
             (Zeros::Float { .. }, FloatDtype::BF16) => (FloatMode::FloatZero, FLOAT_BF16),
             (zero, _) => {
                 let kind = if matches!(zero, Zeros::Codes(_)) { CODES } else { SHARED };
@@ -142,6 +145,10 @@ impl<F: Copy> Prepared<F> {
     /// From `code − mid` to `(code − mid) · scale + value`, each step rounded to the activation's dtype.
     #[inline(always)]
     pub fn value<I: Isa<F32 = F>, const KIND: u8>(&self, isa: I, code: F) -> F {
+        if KIND == FLOAT_BF16_USUAL {
+            let scaled = round_bf16(isa, isa.mul(code, self.scale));
+            return round_bf16(isa, isa.add(scaled, self.value));
+        }
         let dtype = match KIND {
             FLOAT_F16 => FloatDtype::F16,
             FLOAT_BF16 => FloatDtype::BF16,
@@ -152,17 +159,44 @@ impl<F: Copy> Prepared<F> {
     }
 }
 
-/// Calls `$step!(Q)` for each quad of a tile.
-macro_rules! each_quad {
-    ($step:ident) => {
-        $step!(0);
-        $step!(1);
-        $step!(2);
-        $step!(3);
-        $step!(4);
-        $step!(5);
-        $step!(6);
-        $step!(7);
-    };
+/// As [`Isa::round`] for bf16, of values that are 0 or far from subnormal and infinite ones.
+///
+/// 1.5 · 2^16 times the power of two below a value has the last digit that the value has in bf16: adding it rounds, ties to even.
+#[inline(always)]
+fn round_bf16<I: Isa>(isa: I, value: I::F32) -> I::F32 {
+    const DIGITS: f32 = 98_304.0;
+    let power = isa.power(value);
+    let rounded = isa.mul_add(power, isa.splat(DIGITS), value);
+    isa.mul_add(power, isa.splat(-DIGITS), rounded)
 }
-pub(super) use each_quad;
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::{CHANNELS, Lanes};
+    use super::super::tests::tiers;
+    use super::*;
+    use crate::kernels::cpu::isa::{Program, run_on};
+
+    struct Rounds;
+
+    impl Program for Rounds {
+        fn run<I: Isa>(self, isa: I) {
+            // Every bf16 of a usual magnitude with bits below it at and beside the middle.
+            for high in (0x0d00..0x7100u32).chain(0x8d00..0xf100).chain([0]) {
+                for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|low| if high == 0 { 0 } else { low }) {
+                    let value = f32::from_bits(high << 16 | low);
+                    let mut out = Lanes([0.0; CHANNELS]);
+                    isa.store(round_bf16(isa, isa.splat(value)), &mut out);
+                    assert_eq!(out.0, [FloatDtype::BF16.round(value); CHANNELS], "{value:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn usual_values_round_as_bf16_does() {
+        for tier in tiers() {
+            run_on(tier, Rounds);
+        }
+    }
+}

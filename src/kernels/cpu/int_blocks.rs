@@ -4,13 +4,18 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::ahead::Ahead;
-use super::blocks::{GroupZeros, Panels, Tile};
+use super::blocks::{GroupZeros, Panels};
 use super::isa::{Block, Isa, widen};
-use super::layout::{Lanes, Line, QUADS, TILE};
+use super::layout::{Lanes, Line, QUADS};
+
+/// Bits of 1.5 · 2^23. An integer below 2^22 added to them gives the float 1.5 · 2^23 plus that integer.
+pub const MAGIC: i32 = 0x4b40_0000;
+/// Their value.
+pub const MAGIC_VALUE: f32 = 12_582_912.0;
 
 /// Quads that one narrow sum takes for codes of `bits` bits, so that 16 bits hold it: a quad adds 2 · (2^bits − 1) · 128 at most.
 /// 0 where narrow sums are not used.
-pub fn narrow_quads<I: Isa>(bits: u32) -> usize {
+pub const fn narrow_quads<I: Isa>(bits: u32) -> usize {
     match bits {
         _ if !I::NARROW => 0,
         1..=4 => QUADS,
@@ -29,8 +34,8 @@ pub struct Dot<'a, 'p, Q, const MR: usize, const NR: usize> {
     pub w: Panels<'a>,
     /// See [`narrow_quads`].
     pub narrow: usize,
-    /// Sums.
-    pub acc: Tile<'a, i32>,
+    /// Sums, `[panel][row]`.
+    pub acc: &'a mut [[Lanes<i32>; MR]; NR],
     /// What to fetch meanwhile.
     pub ahead: &'a mut Ahead<'p>,
 }
@@ -39,15 +44,15 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for Dot<'_, '_, I::Quad,
     #[inline(always)]
     fn run(self, isa: I) {
         let mut acc = [[isa.splat_i32(0); NR]; MR];
-        for r in 0..MR {
-            for j in 0..NR {
-                acc[r][j] = isa.load_i32(&self.acc.lanes[r * self.acc.stride + j]);
+        for j in 0..NR {
+            for r in 0..MR {
+                acc[r][j] = isa.load_i32(&self.acc[j][r]);
             }
         }
         dot(isa, self.x, self.w.split(), self.narrow, &mut acc, self.ahead);
-        for r in 0..MR {
-            for j in 0..NR {
-                isa.store_i32(acc[r][j], &mut self.acc.lanes[r * self.acc.stride + j]);
+        for j in 0..NR {
+            for r in 0..MR {
+                isa.store_i32(acc[r][j], &mut self.acc[j][r]);
             }
         }
     }
@@ -108,9 +113,9 @@ fn step<I: Isa, const MR: usize, const NR: usize>(
     (t, q): (usize, usize),
     acc: &mut [[I::I32; NR]; MR],
 ) {
-    let mut weights = [isa.weights(&w[0][t][q]); NR];
+    let mut weights = [isa.weights(isa.load_bytes(&w[0][t][q])); NR];
     for j in 1..NR {
-        weights[j] = isa.weights(&w[j][t][q]);
+        weights[j] = isa.weights(isa.load_bytes(&w[j][t][q]));
     }
     for r in 0..MR {
         for j in 0..NR {
@@ -137,7 +142,7 @@ fn narrow_dot<I: Isa, const MR: usize, const NR: usize>(
             for q in from..QUADS.min(from + narrow) {
                 for j in 0..NR {
                     for r in 0..MR {
-                        sums[r][j] = isa.narrow_dot(sums[r][j], &w[j][t][q], x[q][r]);
+                        sums[r][j] = isa.narrow_dot(sums[r][j], isa.load_bytes(&w[j][t][q]), x[q][r]);
                     }
                 }
             }
@@ -151,59 +156,63 @@ fn narrow_dot<I: Isa, const MR: usize, const NR: usize>(
     }
 }
 
-/// `Σ (w − zw)` of each group of some panels, for activations that have zero points.
-pub struct GroupSums<'a> {
-    /// Codes of one panel.
-    pub w: &'a [Line],
-    /// Tiles and elements of each group that `w` covers.
-    pub groups: &'a [(usize, usize)],
-    /// The zero points, unshifted.
-    pub zero: GroupZeros<'a>,
-    /// One for each group.
-    pub out: &'a mut [Lanes<i32>],
+/// How the sums of a group become floats.
+#[derive(Clone, Copy)]
+pub struct Grouping {
+    /// Whether they start from [`MAGIC`], so that one fused product converts and scales them.
+    pub magic: bool,
+    /// Whether sums of the codes of a group fit 16 bits.
+    pub small: bool,
 }
 
-impl<I: Isa> Block<I> for GroupSums<'_> {
+impl Grouping {
+    /// What sums start from.
     #[inline(always)]
-    fn run(self, isa: I) {
-        let ones = I::quad([1; 4]);
-        let narrow_ones = I::narrow_quad([1; 4]);
-        let mut quad = 0;
-        for (group, (tiles, elements)) in self.groups.iter().enumerate() {
-            let end = quad + tiles * QUADS;
-            let mut sums = [isa.splat_i32(0); 2];
-            if I::NARROW {
-                // Sixteen codes of 8 bits stay inside 16 bits.
-                for lines in self.w[quad..end].as_chunks::<QUADS>().0 {
-                    let mut both = isa.splat_i32(0);
-                    for line in lines {
-                        both = isa.narrow_dot(both, line, narrow_ones);
-                    }
-                    sums[0] = isa.add_narrow(sums[0], both);
-                }
-            } else {
-                for lines in self.w[quad..end].as_chunks::<2>().0 {
-                    for i in 0..2 {
-                        sums[i] = isa.dot(sums[i], isa.weights(&lines[i]), ones);
-                    }
+    pub fn start(self) -> i32 {
+        if self.magic { MAGIC } else { 0 }
+    }
+
+    /// `b` as [`Grouping::add_product`] wants it.
+    #[inline(always)]
+    pub fn factor<I: Isa>(self, b: i32) -> i32 {
+        if self.small { I::small(b) } else { b }
+    }
+
+    /// `acc[r][j] += a[j] · b[r]`.
+    #[inline(always)]
+    pub fn add_product<I: Isa, const MR: usize, const NR: usize>(
+        self,
+        isa: I,
+        acc: &mut [[I::I32; NR]; MR],
+        a: [I::I32; NR],
+        b: &[i32; MR],
+    ) {
+        if self.small {
+            for r in 0..MR {
+                for j in 0..NR {
+                    acc[r][j] = isa.mul_small(acc[r][j], a[j], b[r]);
                 }
             }
-            let sum = isa.add_i32(sums[0], sums[1]);
-            let zeros = match self.zero {
-                GroupZeros::Same(zero) => {
-                    isa.splat_i32(I::WEIGHT_SHIFT * (tiles * TILE) as i32 - zero * *elements as i32)
+        } else {
+            for r in 0..MR {
+                let b = isa.splat_i32(b[r]);
+                for j in 0..NR {
+                    acc[r][j] = isa.add_i32(acc[r][j], isa.mul_i32(a[j], b));
                 }
-                GroupZeros::Codes(zero) => {
-                    let zeros = isa.mul_i32(
-                        isa.load_i32(&widen(&zero[group], 0)),
-                        isa.splat_i32(-(*elements as i32)),
-                    );
-                    isa.add_i32(zeros, isa.splat_i32(I::WEIGHT_SHIFT * (tiles * TILE) as i32))
-                }
-            };
-            isa.store_i32(isa.add_i32(sum, zeros), &mut self.out[group]);
-            quad = end;
+            }
         }
+    }
+
+    /// What [`Grouping::scaled`] adds.
+    #[inline(always)]
+    pub fn offset<I: Isa>(self, isa: I, scale: I::F32) -> I::F32 {
+        isa.mul(scale, isa.splat(-MAGIC_VALUE))
+    }
+
+    /// `f32(acc) · scale` for sums that start from [`MAGIC`], `offset` made from the scale: both products of 1.5 · 2^23 are exact.
+    #[inline(always)]
+    pub fn scaled<I: Isa>(isa: I, acc: I::I32, scale: I::F32, offset: I::F32) -> I::F32 {
+        isa.mul_add(isa.float_of_bits(acc), scale, offset)
     }
 }
 
@@ -217,10 +226,9 @@ pub struct GroupDot<'a, 'p, Q, const MR: usize, const NR: usize> {
     pub narrow: usize,
     /// Tiles and elements of each group that `w` covers.
     pub chunk_groups: &'a [(usize, usize)],
-    /// `[group][row]`, from the first group on: the sums of the activation codes, times less the zero point where it is one, else
-    /// times −1.
+    /// `[group][row]`, from the first group on: see [`Wanted`](super::activation::Wanted).
     pub x_sums: &'a [i32],
-    /// The zero points of the rows, as signed codes.
+    /// Less the zero points of the rows, as signed codes; a [`Grouping::factor`].
     pub x_zeros: [i32; MR],
     /// `[panel][group of the chunk]`, from the first panel on.
     pub scale: &'a [Lanes<f32>],
@@ -232,26 +240,43 @@ pub struct GroupDot<'a, 'p, Q, const MR: usize, const NR: usize> {
     pub zero: GroupZeros<'a>,
     /// Groups of the whole weight: the stride of the zero points.
     pub groups: usize,
-    /// Whether sums of the codes of a group fit 16 bits.
-    pub small: bool,
-    /// Sums.
-    pub sums: Tile<'a, f32>,
+    /// How sums become floats.
+    pub grouping: Grouping,
+    /// Sums, `[panel][row]`.
+    pub acc: &'a mut [[Lanes<f32>; MR]; NR],
     /// What to fetch meanwhile.
     pub ahead: &'a mut Ahead<'p>,
 }
 
 impl<I: Isa, const MR: usize, const NR: usize> Block<I> for GroupDot<'_, '_, I::Quad, MR, NR> {
+    // Each step is a loop of few instructions over all sums: they stay in registers.
     #[inline(always)]
     fn run(self, isa: I) {
         let w = self.w.split::<NR>();
         let (x_sums, _) = self.x_sums.as_chunks::<MR>();
         let mut quad = 0;
-        for (group, (tiles, _)) in self.chunk_groups.iter().enumerate() {
-            let mut acc = [[isa.splat_i32(0); NR]; MR];
-            if let GroupZeros::Same(_) = self.zero {
-                for r in 0..MR {
-                    acc[r] = [isa.splat_i32(x_sums[group][r]); NR];
+        for ((group, (tiles, _)), x_sums) in self.chunk_groups.iter().enumerate().zip(x_sums) {
+            let mut acc = [[isa.splat_i32(self.grouping.start()); NR]; MR];
+            match self.zero {
+                GroupZeros::Same(_) => {
+                    for r in 0..MR {
+                        acc[r] = [isa.splat_i32(x_sums[r]); NR];
+                    }
                 }
+                GroupZeros::Codes(codes) => {
+                    let mut zeros = [isa.splat_i32(0); NR];
+                    for j in 0..NR {
+                        zeros[j] = isa.load_i32(&widen(&codes[j * self.groups + group], I::WEIGHT_SHIFT));
+                    }
+                    self.grouping.add_product(isa, &mut acc, zeros, x_sums);
+                }
+            }
+            if !self.w_sums.is_empty() {
+                let mut w_sums = [isa.splat_i32(0); NR];
+                for j in 0..NR {
+                    w_sums[j] = isa.load_i32(&self.w_sums[j * self.stride + group]);
+                }
+                self.grouping.add_product(isa, &mut acc, w_sums, &self.x_zeros);
             }
             let quads = tiles * QUADS;
             let mut lines = w;
@@ -261,40 +286,31 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for GroupDot<'_, '_, I::
             let x = &self.x[quad * MR..(quad + quads) * MR];
             dot(isa, x, lines, self.narrow, &mut acc, self.ahead);
             quad += quads;
-            let (mut zeros, mut w_sums) = ([isa.splat_i32(0); NR], [isa.splat_i32(0); NR]);
             let mut scale = [isa.splat(0.0); NR];
             for j in 0..NR {
                 scale[j] = isa.load(&self.scale[j * self.stride + group]);
-                if let GroupZeros::Codes(codes) = self.zero {
-                    zeros[j] = isa.load_i32(&widen(&codes[j * self.groups + group], I::WEIGHT_SHIFT));
-                }
-                if !self.w_sums.is_empty() {
-                    w_sums[j] = isa.load_i32(&self.w_sums[j * self.stride + group]);
-                }
             }
-            for r in 0..MR {
+            if self.grouping.magic {
+                let mut offset = scale;
                 for j in 0..NR {
-                    let mut acc = acc[r][j];
-                    if let GroupZeros::Codes(_) = self.zero {
-                        acc = product(isa, self.small, acc, zeros[j], x_sums[group][r]);
+                    offset[j] = self.grouping.offset(isa, scale[j]);
+                }
+                for j in 0..NR {
+                    for r in 0..MR {
+                        let scaled = Grouping::scaled(isa, acc[r][j], scale[j], offset[j]);
+                        let sum = &mut self.acc[j][r];
+                        isa.store(isa.add(isa.load(sum), scaled), sum);
                     }
-                    if !self.w_sums.is_empty() {
-                        acc = product(isa, self.small, acc, w_sums[j], -self.x_zeros[r]);
+                }
+            } else {
+                for j in 0..NR {
+                    for r in 0..MR {
+                        let scaled = isa.mul(isa.to_f32(acc[r][j]), scale[j]);
+                        let sum = &mut self.acc[j][r];
+                        isa.store(isa.add(isa.load(sum), scaled), sum);
                     }
-                    let sum = &mut self.sums.lanes[r * self.sums.stride + j];
-                    let scaled = isa.mul(isa.to_f32(acc), scale[j]);
-                    isa.store(isa.add(isa.load(sum), scaled), sum);
                 }
             }
         }
-    }
-}
-
-/// `acc + a · b`; `small` where a and b are inside 16 bits.
-#[inline(always)]
-fn product<I: Isa>(isa: I, small: bool, acc: I::I32, a: I::I32, b: i32) -> I::I32 {
-    match small {
-        true => isa.mul_small(acc, a, b),
-        false => isa.add_i32(acc, isa.mul_i32(a, isa.splat_i32(b))),
     }
 }

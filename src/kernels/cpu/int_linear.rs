@@ -1,15 +1,11 @@
 //! Integer products of one chunk of K: row blocks by panels.
 
-use super::activation::{Activations, offset};
-use super::blocks::Tile;
+use super::activation::offset;
+use super::finish::{FinishDot, FinishGroups};
 use super::int_blocks::{Dot, GroupDot, narrow_quads};
 use super::isa::Isa;
 use super::layout::{Lanes, QUADS};
-use super::linear::{Chunk, ChunkOf, PANELS, Product, by_block};
-use core::ops::Range;
-
-/// Largest group whose sums of 8-bit codes fit 16 bits.
-const SMALL_GROUP: usize = 128;
+use super::linear::{Chunk, ChunkOf, Product, Section, by_block};
 
 /// Tiles that blocks of `rows` by `panels` go through in all, where each goes through `tiles`.
 fn tiles_of_all<I: Isa>(blocks: &[(usize, usize)], panels: usize, tiles: usize) -> usize {
@@ -25,33 +21,34 @@ fn tiles_of_all<I: Isa>(blocks: &[(usize, usize)], panels: usize, tiles: usize) 
         .sum()
 }
 
+/// The sums of `NR` panels of a block from `panel` on; `lanes` are those of the block, `[panel][row]`.
+fn sums_of<T, const MR: usize, const NR: usize>(lanes: &mut [Lanes<T>], panel: usize) -> &mut [[Lanes<T>; MR]; NR] {
+    let (panels, _) = lanes.as_chunks_mut::<MR>();
+    panels[panel..].first_chunk_mut().expect("a block has its panels")
+}
+
 impl<I: Isa> Product<'_, I> {
-    pub(super) fn dot(
-        &self,
-        x: &Activations<I::Quad>,
-        blocks: &[(usize, usize)],
-        chunk: &Chunk,
-        w: ChunkOf,
-        panels: usize,
-        acc: &mut [Lanes<i32>],
-    ) {
+    pub(super) fn dot(&self, of: &Section, chunk: &Chunk, w: ChunkOf, acc: &mut [Lanes<i32>], out: &mut [&mut [f32]]) {
+        let (x, blocks, panels) = (self.x, of.blocks, of.panels.len());
         let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
+        let last = chunk.tiles.end == self.w.groups.total_tiles;
         let narrow = narrow_quads::<I>(self.w.bits());
         let mut ahead = w.ahead.spread(tiles_of_all::<I>(blocks, panels, chunk.tiles.len()));
-        for (first, rows) in blocks {
+        for (i, (first, rows)) in blocks.iter().enumerate() {
+            let block = of.block(i);
+            if last {
+                block.fetch_outputs(self.isa, out);
+            }
             let from = first * row_quads + chunk.tiles.start * QUADS * rows;
             let x = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
-            let lanes = &mut acc[(first - start) * PANELS..];
+            let lanes = &mut acc[(first - start) * panels..][..rows * panels];
             macro_rules! call {
                 ($mr:literal, $nr:literal, $panel:expr) => {
                     self.isa.enter(Dot::<_, $mr, $nr> {
                         x,
                         w: w.codes.skip($panel),
                         narrow,
-                        acc: Tile {
-                            lanes: &mut lanes[$panel..],
-                            stride: PANELS,
-                        },
+                        acc: sums_of(lanes, $panel),
                         ahead: &mut ahead,
                     })
                 };
@@ -61,18 +58,27 @@ impl<I: Isa> Product<'_, I> {
             } else {
                 by_block!(*rows, panels, call, 6 1, 4 1, 3 1, 2 1, 1 2);
             }
+            if last {
+                self.isa.enter(FinishDot {
+                    product: self,
+                    of: &block,
+                    acc: lanes,
+                    out,
+                });
+            }
         }
     }
 
     pub(super) fn group_dot(
         &self,
-        x: &Activations<I::Quad>,
-        blocks: &[(usize, usize)],
+        of: &Section,
         chunk: &Chunk,
         w: ChunkOf,
-        panels: &Range<usize>,
         acc: &mut [Lanes<f32>],
+        out: &mut [&mut [f32]],
     ) {
+        let (x, blocks, panels) = (self.x, of.blocks, &of.panels);
+        let last = chunk.tiles.end == self.w.groups.total_tiles;
         let groups = self.w.groups.count;
         let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
         let offset = offset(&self.w.activation);
@@ -80,15 +86,19 @@ impl<I: Isa> Product<'_, I> {
         let mut ahead = w
             .ahead
             .spread(tiles_of_all::<I>(blocks, panels.len(), chunk.tiles.len()));
-        for (first, rows) in blocks {
+        for (i, (first, rows)) in blocks.iter().enumerate() {
+            let block = of.block(i);
+            if last {
+                block.fetch_outputs(self.isa, out);
+            }
             let from = first * row_quads + chunk.tiles.start * QUADS * rows;
             let quads = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
-            let lanes = &mut acc[(first - start) * PANELS..];
+            let lanes = &mut acc[(first - start) * panels.len()..][..rows * panels.len()];
             macro_rules! call {
                 ($mr:literal, $nr:literal, $panel:expr) => {{
                     let mut x_zeros = [0; $mr];
                     for (zero, row) in x_zeros.iter_mut().zip(&x.rows[*first..]) {
-                        *zero = row.zero - offset;
+                        *zero = self.grouping.factor::<I>(offset - row.zero);
                     }
                     self.isa.enter(GroupDot::<_, $mr, $nr> {
                         x: quads,
@@ -105,11 +115,8 @@ impl<I: Isa> Product<'_, I> {
                             I::WEIGHT_SHIFT,
                         ),
                         groups,
-                        small: self.w.groups.size <= SMALL_GROUP,
-                        sums: Tile {
-                            lanes: &mut lanes[$panel..],
-                            stride: PANELS,
-                        },
+                        grouping: self.grouping,
+                        acc: sums_of(lanes, $panel),
                         ahead: &mut ahead,
                     })
                 }};
@@ -118,6 +125,14 @@ impl<I: Isa> Product<'_, I> {
                 by_block!(*rows, panels.len(), call, 12 2, 8 2, 4 4, 2 4, 1 4);
             } else {
                 by_block!(*rows, panels.len(), call, 6 1, 4 1, 3 1, 2 1, 1 2);
+            }
+            if last {
+                self.isa.enter(FinishGroups {
+                    product: self,
+                    of: &block,
+                    acc: lanes,
+                    out,
+                });
             }
         }
     }

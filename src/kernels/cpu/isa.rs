@@ -20,7 +20,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
     type I32: Copy;
     /// 16 floats.
     type F32: Copy;
-    /// A line of weight codes, ready to be multiplied.
+    /// 64 weight codes, one a byte.
+    type Bytes: Copy;
+    /// The same, ready to be multiplied.
     type Weights: Copy;
     /// Four activation codes, ready to be broadcast.
     type Quad: Copy + Default + Send + Sync;
@@ -35,6 +37,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const ROWS: &'static [usize] = &[4, 2, 1];
     /// Whether products of codes below 8 bits are summed in 16 bits first.
     const NARROW: bool = false;
+    /// Whether [`Isa::mul_add`] rounds once.
+    const FUSED: bool = false;
 
     /// Runs a block compiled for these instructions.
     fn enter<B: Block<Self>>(self, block: B);
@@ -45,27 +49,47 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn narrow_quad(codes: [i8; 4]) -> Self::Quad {
         Self::quad(codes)
     }
-    /// A line of unsigned weight codes as an operand.
-    fn weights(self, line: &Line) -> Self::Weights;
+    /// The unsigned weight codes of a line.
+    fn load_bytes(self, line: &Line) -> Self::Bytes;
+    /// The unsigned weight codes of quad `Q` of a tile.
+    #[inline(always)]
+    fn bytes<const BITS: usize, const Q: usize>(self, tile: &[Line; BITS]) -> Self::Bytes {
+        let mut quad = Line::ZERO;
+        if BITS == 8 {
+            quad = tile[Q % BITS];
+        } else {
+            unpack_quad::<BITS, Q>(tile, &mut quad);
+        }
+        self.load_bytes(&quad)
+    }
+    /// Writes the codes of a line.
+    fn store_bytes(self, bytes: Self::Bytes, to: &mut Line);
+    /// Unsigned weight codes as an operand.
+    fn weights(self, bytes: Self::Bytes) -> Self::Weights;
     /// `acc[c] + Σ_i w[c][i] · x[i]`, exact modulo 2^32.
     fn dot(self, acc: Self::I32, w: Self::Weights, x: Self::Quad) -> Self::I32;
 
     /// As [`Isa::dot`], in two sums of 16 bits a lane that the caller keeps from overflowing; only where [`Isa::NARROW`].
-    fn narrow_dot(self, _sums: Self::I32, _line: &Line, _x: Self::Quad) -> Self::I32 {
+    fn narrow_dot(self, _sums: Self::I32, _w: Self::Bytes, _x: Self::Quad) -> Self::I32 {
         unreachable!("narrow sums belong to tiers without a dot product of bytes")
     }
     /// Adds both sums of [`Isa::narrow_dot`] to each lane.
     fn add_narrow(self, _acc: Self::I32, _sums: Self::I32) -> Self::I32 {
         unreachable!("narrow sums belong to tiers without a dot product of bytes")
     }
-    /// `acc + a · b`, with a and b inside 16 bits.
+    /// A value inside 16 bits as [`Isa::mul_small`] wants it.
+    #[inline(always)]
+    fn small(value: i32) -> i32 {
+        value
+    }
+    /// `acc + a · b` inside 32 bits, with a and b inside 16 bits, b made by [`Isa::small`].
     #[inline(always)]
     fn mul_small(self, acc: Self::I32, a: Self::I32, b: i32) -> Self::I32 {
         self.add_i32(acc, self.mul_i32(a, self.splat_i32(b)))
     }
-    /// Asks for a line that will be read soon, in the nearest cache or the next one. A hint.
+    /// Asks for the cache line of a value that will be used soon, in the nearest cache or the next one. A hint.
     #[inline(always)]
-    fn prefetch(self, _line: &Line, _near: bool) {}
+    fn prefetch<T>(self, _at: &T, _near: bool) {}
 
     /// The same integer in each lane.
     fn splat_i32(self, value: i32) -> Self::I32;
@@ -79,6 +103,14 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn mul_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Rounds to the nearest float, ties to even.
     fn to_f32(self, value: Self::I32) -> Self::F32;
+    /// The bits of floats.
+    fn bits_of_float(self, value: Self::F32) -> Self::I32;
+    /// The floats of these bits.
+    fn float_of_bits(self, bits: Self::I32) -> Self::F32;
+    /// The largest power of two that is not above the magnitude of each lane; 0 for 0. Lanes are 0 or normal.
+    fn power(self, value: Self::F32) -> Self::F32;
+    /// The low byte of each lane.
+    fn low_bytes(self, value: Self::I32, to: &mut [i8; CHANNELS]);
 
     /// The same float in each lane.
     fn splat(self, value: f32) -> Self::F32;
@@ -90,6 +122,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// Rounded product.
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `b` where it is smaller, else `a`.
+    fn smaller(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `b` where it is larger, else `a`.
+    fn larger(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a · b + c`, rounded once or twice: only for float products, whose order is free.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// `f32(code) − zero`, exact, of each k of a line; `zero` holds integers plus [`Isa::FLOAT_SHIFT`].

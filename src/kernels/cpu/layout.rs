@@ -92,6 +92,21 @@ impl Groups {
     }
 }
 
+/// Calls `$step!(Q)` for each quad of a tile.
+macro_rules! each_quad {
+    ($step:ident) => {
+        $step!(0);
+        $step!(1);
+        $step!(2);
+        $step!(3);
+        $step!(4);
+        $step!(5);
+        $step!(6);
+        $step!(7);
+    };
+}
+pub(super) use each_quad;
+
 /// Packs the 8 quads of a tile, one code a byte, into `out.len()` lines: that many bits a code.
 pub fn pack_tile(quads: &[Line; QUADS], out: &mut [Line]) {
     let bits = out.len();

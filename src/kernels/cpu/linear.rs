@@ -3,28 +3,37 @@
 //! Threads share columns; a thread takes 4 panels at a time, some rows at a time, and walks K in chunks whose codes fit a near cache.
 //! Every output is one chain of sums in K order, so a row depends neither on the number of threads nor on the other rows.
 
-use super::activation::{Activations, Wanted, needs_sums, quantize};
+use super::activation::{Activations, Wanted, needs_sums, offset, quantize};
 use super::ahead::Ahead;
 use super::blocks::{GroupZeros, Panels};
-use super::finish::{FinishDot, FinishGroups};
+use super::finish::FinishGroups;
 use super::float_linear::float_linear;
-use super::int_blocks::{GroupSums, narrow_quads};
-use super::isa::{Block, Isa, Program};
-use super::layout::{CHANNELS, Lanes, Line, QUADS, unpack};
-use super::values::ReadValues;
+use super::int_blocks::{Grouping, narrow_quads};
+use super::int_prepare::Prepare;
+use super::int_row::OneRowGroups;
+use super::isa::{Isa, Program};
+use super::layout::{CHANNELS, Lanes, Line, QUADS};
 use super::weight::{CpuWeight, Zeros};
 use crate::dtype::FloatDtype;
 use core::ops::Range;
 use rayon::prelude::*;
 
-/// Panels that a thread takes at a time.
-pub(super) const PANELS: usize = 4;
-/// Rows whose accumulators a thread keeps.
-const ROWS: usize = 128;
+/// Panels that pieces of the work are made of: the most that a thread takes at a time.
+const PANELS: usize = 4;
+/// Panels that a thread takes at a time where blocks are two panels wide.
+const TWO_PANELS: usize = 2;
+/// Most rows whose sums a thread keeps.
+const ROWS: usize = 192;
+/// Bytes of activations that stay in a near cache while the weight passes.
+const NEAR_BYTES: usize = 768 << 10;
+/// Largest group whose sums of 8-bit codes fit 16 bits.
+const SMALL_GROUP: usize = 128;
 /// Nanoseconds of one thread's work below which waking another costs more than it saves.
 pub(super) const FORK_NS: usize = 120_000;
 /// Rows up to which the next codes are fetched into the first-level cache.
 const FEW_ROWS: usize = 8;
+/// Rows from which blocks are two panels wide, where registers allow.
+const TWO_PANEL_ROWS: usize = 12;
 
 /// The operation; see [`CpuWeight::linear`].
 pub struct Linear<'a> {
@@ -58,24 +67,40 @@ impl Program for Linear<'_> {
             return float_linear(isa.float(), self);
         }
         let blocks = row_blocks(self.rows, I::ROWS);
+        let grouping = Grouping {
+            magic: I::FUSED && w.magic,
+            small: w.groups.size <= SMALL_GROUP,
+        };
+        let plain = |sum: i32| sum;
+        let negated = |sum: i32| grouping.factor::<I>(-sum);
+        let shifted = |sum: i32| {
+            sum.wrapping_mul(I::WEIGHT_SHIFT - w.zero.code(0, 0) as i32)
+                .wrapping_add(grouping.start())
+        };
         let wanted = Wanted {
             groups: &w.groups,
             blocks: &blocks,
             narrow: narrow_quads::<I>(w.bits()) > 0,
-            factor: match &w.zero {
-                _ if w.groups.count == 1 => 1,
-                Zeros::Codes(_) => -1,
-                zero => I::WEIGHT_SHIFT - zero.code(0, 0) as i32,
+            sum: match &w.zero {
+                _ if w.groups.count == 1 => &plain,
+                Zeros::Codes(_) => &negated,
+                _ => &shifted,
             },
         };
         let x = quantize(isa, self.x, self.dtype, &w.activation, wanted);
-        let chunks = chunks(w);
+        let two = I::WIDE && self.rows >= TWO_PANEL_ROWS;
+        let at_once = if two { TWO_PANELS } else { PANELS };
+        let chunks = chunks(w, CHUNK / at_once);
         let product = Product {
             isa,
             w,
             x: &x,
             blocks: &blocks,
             chunks: &chunks,
+            grouping,
+            rows: self.rows,
+            at_once,
+            most_rows: (NEAR_BYTES / w.groups.padded_k().max(1)).min(ROWS),
             near: self.rows <= FEW_ROWS,
             dtype: self.dtype,
             bias: self.bias,
@@ -120,11 +145,12 @@ pub(super) struct Chunk {
     pub groups: Vec<(usize, usize)>,
 }
 
-/// Tiles of a chunk, where groups are not longer: the codes of 4 panels are 16 KiB, which the first-level cache keeps beside the activations.
-const CHUNK: usize = 8;
+/// Tiles of a chunk of all its panels, where groups are not longer: their codes are 16 KiB, which the first-level cache keeps beside the
+/// activations.
+const CHUNK: usize = 32;
 
-/// K in chunks of whole groups, or of parts of the only group.
-fn chunks(w: &CpuWeight) -> Vec<Chunk> {
+/// K in chunks of `most` tiles: of whole groups, or of parts of the only group.
+fn chunks(w: &CpuWeight, most: usize) -> Vec<Chunk> {
     let groups = &w.groups;
     let whole = groups.count > 1;
     let mut out: Vec<Chunk> = Vec::new();
@@ -140,7 +166,7 @@ fn chunks(w: &CpuWeight) -> Vec<Chunk> {
                 });
             }
             let chunk = out.last_mut().expect("a chunk is open");
-            let room = CHUNK - chunk.tiles.len();
+            let room = most.saturating_sub(chunk.tiles.len());
             if whole && tiles.len() > room && open {
                 open = false;
                 continue;
@@ -149,7 +175,7 @@ fn chunks(w: &CpuWeight) -> Vec<Chunk> {
             chunk.groups.push((take, groups.elements(group).len()));
             chunk.tiles.end += take;
             tiles.start += take;
-            open = chunk.tiles.len() < CHUNK;
+            open = chunk.tiles.len() < most;
         }
     }
     out
@@ -193,6 +219,12 @@ pub(super) struct Product<'a, I: Isa> {
     /// First row and number of rows.
     blocks: &'a [(usize, usize)],
     chunks: &'a [Chunk],
+    pub grouping: Grouping,
+    rows: usize,
+    /// Panels at a time.
+    at_once: usize,
+    /// Rows at a time, where a block has no more.
+    most_rows: usize,
     /// Whether chunks fit the nearest cache.
     near: bool,
     pub dtype: FloatDtype,
@@ -222,87 +254,106 @@ pub(super) use by_block;
 
 impl<I: Isa> Product<'_, I> {
     fn piece(&self, piece: &mut Piece) {
-        let (x, blocks) = (self.x, self.blocks);
-        let lanes = piece.rows.len().min(ROWS) * PANELS;
-        let first = piece.panels.start;
-        let mut scratch = Scratch::new(self.w, self.chunks);
+        let mut scratch = Scratch::new(self.w, self.chunks, self.at_once);
         if self.w.groups.count == 1 {
-            let mut acc = vec![Lanes([0i32; CHANNELS]); lanes];
-            self.blocks(piece, blocks, |panels, next, blocks, rows, out| {
-                let acc = &mut acc[..rows.len() * PANELS];
-                acc.fill(Lanes([0; CHANNELS]));
-                self.walk(&panels, &next, &mut scratch, |chunk, w| {
-                    self.dot(x, blocks, chunk, w, panels.len(), acc)
-                });
-                let finish = FinishDot {
-                    product: self,
-                    panels,
-                    first,
-                    rows,
-                    acc,
-                    out,
-                };
-                self.isa.enter(finish);
+            return self.sections(piece, 0, Lanes([0i32; CHANNELS]), |of, acc, out| {
+                self.walk(&of, &mut scratch, |chunk, w| self.dot(&of, chunk, w, acc, out));
             });
-        } else {
-            let mut acc = vec![Lanes([0f32; CHANNELS]); lanes];
-            self.blocks(piece, blocks, |panels, next, blocks, rows, out| {
-                let acc = &mut acc[..rows.len() * PANELS];
-                acc.fill(Lanes([0.0; CHANNELS]));
-                self.walk(&panels, &next, &mut scratch, |chunk, w| {
-                    self.group_dot(x, blocks, chunk, w, &panels, acc)
-                });
-                let finish = FinishGroups {
-                    product: self,
-                    panels,
-                    first,
-                    rows,
-                    acc,
-                    out,
-                };
-                self.isa.enter(finish);
-            });
+        }
+        let skip = if self.rows == 1 { self.one_row(piece) } else { 0 };
+        self.sections(piece, skip, Lanes([0f32; CHANNELS]), |of, acc, out| {
+            self.walk(&of, &mut scratch, |chunk, w| self.group_dot(&of, chunk, w, acc, out));
+        });
+    }
+
+    /// One row by panels side by side, as many as there are; how many panels it took.
+    fn one_row(&self, piece: &mut Piece) -> usize {
+        macro_rules! some {
+            ($nr:literal) => {{
+                let whole = piece.panels.len() / $nr * $nr;
+                for from in (0..whole).step_by($nr) {
+                    let panels = piece.panels.start + from..piece.panels.start + from + $nr;
+                    let mut acc = [Lanes([0f32; CHANNELS]); $nr];
+                    self.isa.enter(OneRowGroups::<_, $nr> {
+                        x: &self.x.quads,
+                        w: self.w,
+                        panel: panels.start,
+                        x_sums: &self.x.sums,
+                        x_zero: self
+                            .grouping
+                            .factor::<I>(offset(&self.w.activation) - self.x.rows[0].zero),
+                        grouping: self.grouping,
+                        acc: &mut acc,
+                    });
+                    let of = Section {
+                        panels,
+                        first: piece.panels.start,
+                        next: 0..0,
+                        blocks: self.blocks,
+                    };
+                    self.isa.enter(FinishGroups {
+                        product: self,
+                        of: &of,
+                        acc: &acc,
+                        out: &mut piece.rows,
+                    });
+                }
+                whole
+            }};
+        }
+        match I::ONE_ROW {
+            4 => some!(4),
+            2 => some!(2),
+            _ => 0,
         }
     }
 
-    /// Calls `block(panels, the panels after them, blocks of rows, rows, the rows of the piece)` over the piece.
-    fn blocks(
+    /// Calls `visit` with some rows by some panels at a time, with sums of `zero`, over all panels of the piece but the first `skip`. Rows
+    /// are in the outer loop: their codes stay in a near cache while the weight passes.
+    fn sections<T: Copy>(
         &self,
         piece: &mut Piece,
-        blocks: &[(usize, usize)],
-        mut block: impl FnMut(Range<usize>, Range<usize>, &[(usize, usize)], Range<usize>, &mut [&mut [f32]]),
+        skip: usize,
+        zero: T,
+        mut visit: impl FnMut(Section, &mut [T], &mut [&mut [f32]]),
     ) {
-        for first in piece.panels.clone().step_by(PANELS) {
-            let panels = first..(first + PANELS).min(piece.panels.end);
-            let after = panels.end..(panels.end + PANELS).min(piece.panels.end);
-            let mut from = 0;
-            while from < blocks.len() {
-                let start = blocks[from].0;
-                let count = blocks[from..].iter().take_while(|b| b.0 + b.1 <= start + ROWS).count();
-                let last = blocks[from + count - 1];
-                let is_last = from + count == blocks.len();
-                block(
-                    panels.clone(),
-                    if is_last { after.clone() } else { panels.clone() },
-                    &blocks[from..from + count],
-                    start..last.0 + last.1,
-                    &mut piece.rows,
-                );
-                from += count;
+        let panels = piece.panels.start + skip..piece.panels.end;
+        if panels.is_empty() {
+            return;
+        }
+        let rows = |blocks: &[(usize, usize)]| blocks.iter().map(|block| block.1).sum::<usize>();
+        let most = rows(self.blocks).min(self.most_rows.max(self.blocks[0].1));
+        let mut acc = vec![zero; most * self.at_once];
+        let mut from = 0;
+        while from < self.blocks.len() {
+            let start = self.blocks[from].0;
+            let more = self.blocks[from..].iter().take_while(|b| b.0 + b.1 <= start + most);
+            let blocks = &self.blocks[from..from + more.count()];
+            from += blocks.len();
+            for first in panels.clone().step_by(self.at_once) {
+                let some = first..(first + self.at_once).min(panels.end);
+                let next = match some.end < panels.end {
+                    true => some.end,
+                    false if from < self.blocks.len() => panels.start,
+                    false => panels.end,
+                };
+                let of = Section {
+                    first: piece.panels.start,
+                    next: next..(next + self.at_once).min(panels.end),
+                    blocks,
+                    panels: some,
+                };
+                let acc = &mut acc[..rows(blocks) * of.panels.len()];
+                acc.fill(zero);
+                visit(of, acc, &mut piece.rows);
             }
         }
     }
 
-    /// Calls `visit` with each chunk of K of some panels; the panels of `next` will follow.
-    fn walk(
-        &self,
-        panels: &Range<usize>,
-        next: &Range<usize>,
-        scratch: &mut Scratch,
-        mut visit: impl FnMut(&Chunk, ChunkOf),
-    ) {
+    /// Calls `visit` with each chunk of K of some panels.
+    fn walk(&self, of: &Section, scratch: &mut Scratch, mut visit: impl FnMut(&Chunk, ChunkOf)) {
         let (w, bits) = (self.w, self.w.bits() as usize);
-        let near = self.near;
+        let (panels, next, near) = (&of.panels, &of.next, self.near);
         for (c, chunk) in self.chunks.iter().enumerate() {
             let (after, of) = match self.chunks.get(c + 1) {
                 Some(after) => (after, panels),
@@ -318,33 +369,18 @@ impl<I: Isa> Product<'_, I> {
             );
             let (lines, groups) = (chunk.tiles.len() * QUADS, chunk.groups.len());
             for (i, panel) in panels.clone().enumerate() {
-                if bits < 8 {
-                    let packed = &w.panel(panel)[chunk.tiles.start * bits..chunk.tiles.end * bits];
-                    self.isa.enter(Unpack {
-                        bits: bits as u32,
-                        packed,
-                        out: &mut scratch.quads[i * lines..][..lines],
-                    });
-                }
                 let at = panel * w.groups.count + chunk.first_group;
-                if !scratch.scale.is_empty() {
-                    self.isa.enter(ReadValues {
-                        values: &w.scale,
-                        at: at..at + groups,
-                        out: &mut scratch.scale[i * groups..][..groups],
-                    });
-                }
-                if !scratch.sums.is_empty() {
-                    self.isa.enter(GroupSums {
-                        w: match bits {
-                            8 => &w.panel(panel)[chunk.tiles.start * QUADS..][..lines],
-                            _ => &scratch.quads[i * lines..][..lines],
-                        },
-                        groups: &chunk.groups,
-                        zero: self.zeros(at, 0),
-                        out: &mut scratch.sums[i * groups..][..groups],
-                    });
-                }
+                self.isa.enter(Prepare {
+                    bits: bits as u32,
+                    packed: &w.panel(panel)[chunk.tiles.start * bits..chunk.tiles.end * bits],
+                    groups: &chunk.groups,
+                    quads: part(&mut scratch.quads, i, lines),
+                    zero: self.zeros(at, 0),
+                    sums: part(&mut scratch.sums, i, groups),
+                    values: &w.scale,
+                    at,
+                    scale: part(&mut scratch.scale, i, groups),
+                });
             }
             let codes = match bits {
                 8 => Panels {
@@ -373,12 +409,65 @@ impl<I: Isa> Product<'_, I> {
 
     /// The zero points from a place in `[panel][group]` on, less `shift` where they are one.
     pub(super) fn zeros(&self, at: usize, shift: i32) -> GroupZeros<'_> {
-        match &self.w.zero {
-            Zeros::None(zero) | Zeros::Same(zero) | Zeros::Float { mid: zero, .. } => {
-                GroupZeros::Same(*zero as i32 - shift)
-            }
-            Zeros::Codes(zero) => GroupZeros::Codes(&zero[at..]),
+        zeros(self.w, at, shift)
+    }
+}
+
+/// The zero points of a weight from a place in `[panel][group]` on, less `shift` where they are one.
+#[inline(always)]
+pub(super) fn zeros(w: &CpuWeight, at: usize, shift: i32) -> GroupZeros<'_> {
+    match &w.zero {
+        Zeros::None(zero) | Zeros::Same(zero) | Zeros::Float { mid: zero, .. } => {
+            GroupZeros::Same(*zero as i32 - shift)
         }
+        Zeros::Codes(zero) => GroupZeros::Codes(&zero[at..]),
+    }
+}
+
+/// Some rows by some panels.
+pub(super) struct Section<'a> {
+    pub panels: Range<usize>,
+    /// First panel of the piece.
+    pub first: usize,
+    /// The panels after them.
+    pub next: Range<usize>,
+    /// First row and number of rows.
+    pub blocks: &'a [(usize, usize)],
+}
+
+impl<'a> Section<'a> {
+    /// The `i`-th block alone.
+    pub fn block(&self, i: usize) -> Self {
+        Section {
+            panels: self.panels.clone(),
+            first: self.first,
+            next: 0..0,
+            blocks: &self.blocks[i..=i],
+        }
+    }
+
+    /// Asks for the outputs of all rows.
+    pub fn fetch_outputs<I: Isa>(&self, isa: I, out: &[&mut [f32]]) {
+        let columns = (self.panels.start - self.first) * CHANNELS..(self.panels.end - self.first) * CHANNELS;
+        for (first, rows) in self.blocks {
+            for row in &out[*first..first + rows] {
+                let row = &row[columns.start..columns.end.min(row.len())];
+                row.iter()
+                    .step_by(CHANNELS)
+                    .chain(row.last())
+                    .for_each(|at| isa.prefetch(at, true));
+            }
+        }
+    }
+
+    /// Calls `each(row, place)` with the rows and where their sums of the `j`-th panel lie: `[block][panel][row]`.
+    #[inline(always)]
+    pub fn rows(&self, j: usize) -> impl Iterator<Item = (usize, usize)> {
+        let start = self.blocks[0].0;
+        self.blocks.iter().flat_map(move |(first, rows)| {
+            let at = (first - start) * self.panels.len() + j * rows;
+            (0..*rows).map(move |r| (first + r, at + r))
+        })
     }
 }
 
@@ -405,8 +494,8 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new(w: &CpuWeight, chunks: &[Chunk]) -> Self {
-        let largest = |size: fn(&Chunk) -> usize| chunks.iter().map(size).max().unwrap_or(0) * PANELS;
+    fn new(w: &CpuWeight, chunks: &[Chunk], panels: usize) -> Self {
+        let largest = |size: fn(&Chunk) -> usize| chunks.iter().map(size).max().unwrap_or(0) * panels;
         let (tiles, groups) = (largest(|chunk| chunk.tiles.len()), largest(|chunk| chunk.groups.len()));
         let floats = |needed: bool| vec![Lanes([0.0; CHANNELS]); if needed { groups } else { 0 }];
         let sums = w.groups.count > 1 && needs_sums(&w.activation);
@@ -418,15 +507,10 @@ impl Scratch {
     }
 }
 
-struct Unpack<'a> {
-    bits: u32,
-    packed: &'a [Line],
-    out: &'a mut [Line],
-}
-
-impl<I: Isa> Block<I> for Unpack<'_> {
-    #[inline(always)]
-    fn run(self, _: I) {
-        unpack(self.bits, self.packed, self.out);
+/// The `i`-th part of `len`, or nothing of nothing.
+fn part<T>(all: &mut [T], i: usize, len: usize) -> &mut [T] {
+    match all.is_empty() {
+        true => all,
+        false => &mut all[i * len..][..len],
     }
 }

@@ -18,6 +18,8 @@ mod float_linear;
 mod float_weights;
 mod int_blocks;
 mod int_linear;
+mod int_prepare;
+mod int_row;
 mod isa;
 mod layout;
 mod linear;

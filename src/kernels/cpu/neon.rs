@@ -1,7 +1,7 @@
 //! NEON with dot products, signed or of mixed sign.
 
 use super::isa::{Block, Isa};
-use super::layout::{Lanes, Line};
+use super::layout::{CHANNELS, Lanes, Line};
 use core::arch::aarch64::*;
 use core::arch::asm;
 use std::arch::is_aarch64_feature_detected;
@@ -53,9 +53,24 @@ macro_rules! lanes {
     () => {
         type I32 = [int32x4_t; 4];
         type F32 = [float32x4_t; 4];
+        type Bytes = [uint8x16_t; 4];
         type Weights = [uint8x16_t; 4];
         /// Four signed bytes.
         type Quad = i32;
+
+        const FUSED: bool = true;
+
+        #[inline(always)]
+        fn load_bytes(self, line: &Line) -> [uint8x16_t; 4] {
+            registers(line)
+        }
+        #[inline(always)]
+        fn store_bytes(self, bytes: [uint8x16_t; 4], to: &mut Line) {
+            for (bytes, to) in bytes.into_iter().zip(to.0.chunks_exact_mut(16)) {
+                // SAFETY: the token proves NEON; `to` is 16 bytes.
+                unsafe { vst1q_u8(to.as_mut_ptr(), bytes) }
+            }
+        }
 
         #[inline(always)]
         fn quad(codes: [i8; 4]) -> i32 {
@@ -114,6 +129,44 @@ macro_rules! lanes {
             out
         }
         #[inline(always)]
+        fn bits_of_float(self, value: [float32x4_t; 4]) -> [int32x4_t; 4] {
+            let mut out = self.splat_i32(0);
+            for i in 0..4 {
+                // SAFETY: the token proves NEON.
+                out[i] = unsafe { vreinterpretq_s32_f32(value[i]) };
+            }
+            out
+        }
+        #[inline(always)]
+        fn float_of_bits(self, bits: [int32x4_t; 4]) -> [float32x4_t; 4] {
+            let mut out = self.splat(0.0);
+            for i in 0..4 {
+                // SAFETY: the token proves NEON.
+                out[i] = unsafe { vreinterpretq_f32_s32(bits[i]) };
+            }
+            out
+        }
+        #[inline(always)]
+        fn power(self, value: [float32x4_t; 4]) -> [float32x4_t; 4] {
+            let mut out = value;
+            for i in 0..4 {
+                // SAFETY: the token proves NEON.
+                out[i] = unsafe {
+                    vreinterpretq_f32_s32(vandq_s32(
+                        vreinterpretq_s32_f32(value[i]),
+                        vdupq_n_s32(0x7f80_0000),
+                    ))
+                };
+            }
+            out
+        }
+        #[inline(always)]
+        fn low_bytes(self, value: [int32x4_t; 4], to: &mut [i8; CHANNELS]) {
+            let mut lanes = Lanes([0; CHANNELS]);
+            self.store_i32(value, &mut lanes);
+            *to = lanes.0.map(|lane| lane as i8);
+        }
+        #[inline(always)]
         fn splat(self, value: f32) -> [float32x4_t; 4] {
             // SAFETY: the token proves NEON.
             unsafe { [vdupq_n_f32(value); 4] }
@@ -153,6 +206,24 @@ macro_rules! lanes {
             for i in 0..4 {
                 // SAFETY: the token proves NEON.
                 out[i] = unsafe { vmulq_f32(a[i], b[i]) };
+            }
+            out
+        }
+        #[inline(always)]
+        fn smaller(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+            let mut out = a;
+            for i in 0..4 {
+                // SAFETY: the token proves NEON.
+                out[i] = unsafe { vbslq_f32(vcltq_f32(b[i], a[i]), b[i], a[i]) };
+            }
+            out
+        }
+        #[inline(always)]
+        fn larger(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+            let mut out = a;
+            for i in 0..4 {
+                // SAFETY: the token proves NEON.
+                out[i] = unsafe { vbslq_f32(vcgtq_f32(b[i], a[i]), b[i], a[i]) };
             }
             out
         }
@@ -223,8 +294,8 @@ impl Isa for NeonI8mm {
         unsafe { inner(self, block) }
     }
     #[inline(always)]
-    fn weights(self, line: &Line) -> [uint8x16_t; 4] {
-        registers(line)
+    fn weights(self, bytes: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        bytes
     }
     #[inline(always)]
     fn dot(self, acc: [int32x4_t; 4], w: [uint8x16_t; 4], x: i32) -> [int32x4_t; 4] {
@@ -256,8 +327,8 @@ impl Isa for NeonDot {
         unsafe { inner(self, block) }
     }
     #[inline(always)]
-    fn weights(self, line: &Line) -> [uint8x16_t; 4] {
-        let mut out = registers(line);
+    fn weights(self, bytes: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        let mut out = bytes;
         for out in &mut out {
             // SAFETY: the token proves NEON.
             *out = unsafe { veorq_u8(*out, vdupq_n_u8(0x80)) };

@@ -25,6 +25,7 @@ impl Isa for Scalar {
     }
     type I32 = [i32; CHANNELS];
     type F32 = [f32; CHANNELS];
+    type Bytes = [u8; 64];
     type Weights = [u8; 64];
     type Quad = [i8; 4];
 
@@ -37,8 +38,16 @@ impl Isa for Scalar {
         codes
     }
     #[inline(always)]
-    fn weights(self, line: &Line) -> [u8; 64] {
+    fn load_bytes(self, line: &Line) -> [u8; 64] {
         line.0
+    }
+    #[inline(always)]
+    fn store_bytes(self, bytes: [u8; 64], to: &mut Line) {
+        to.0 = bytes;
+    }
+    #[inline(always)]
+    fn weights(self, bytes: [u8; 64]) -> [u8; 64] {
+        bytes
     }
     #[inline(always)]
     fn dot(self, mut acc: [i32; CHANNELS], w: [u8; 64], x: [i8; 4]) -> [i32; CHANNELS] {
@@ -74,6 +83,22 @@ impl Isa for Scalar {
         map(value, value, |a, _| a as f32)
     }
     #[inline(always)]
+    fn bits_of_float(self, value: [f32; CHANNELS]) -> [i32; CHANNELS] {
+        map(value, value, |a, _| a.to_bits() as i32)
+    }
+    #[inline(always)]
+    fn float_of_bits(self, bits: [i32; CHANNELS]) -> [f32; CHANNELS] {
+        map(bits, bits, |a, _| f32::from_bits(a as u32))
+    }
+    #[inline(always)]
+    fn power(self, value: [f32; CHANNELS]) -> [f32; CHANNELS] {
+        map(value, value, |a, _| f32::from_bits(a.to_bits() & 0x7f80_0000))
+    }
+    #[inline(always)]
+    fn low_bytes(self, value: [i32; CHANNELS], to: &mut [i8; CHANNELS]) {
+        *to = map(value, value, |a, _| a as i8);
+    }
+    #[inline(always)]
     fn splat(self, value: f32) -> [f32; CHANNELS] {
         [value; CHANNELS]
     }
@@ -92,6 +117,14 @@ impl Isa for Scalar {
     #[inline(always)]
     fn mul(self, a: [f32; CHANNELS], b: [f32; CHANNELS]) -> [f32; CHANNELS] {
         map(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn smaller(self, a: [f32; CHANNELS], b: [f32; CHANNELS]) -> [f32; CHANNELS] {
+        map(a, b, |a, b| if b < a { b } else { a })
+    }
+    #[inline(always)]
+    fn larger(self, a: [f32; CHANNELS], b: [f32; CHANNELS]) -> [f32; CHANNELS] {
+        map(a, b, |a, b| if b > a { b } else { a })
     }
     #[inline(always)]
     fn mul_add(self, a: [f32; CHANNELS], b: [f32; CHANNELS], c: [f32; CHANNELS]) -> [f32; CHANNELS] {

@@ -1,9 +1,8 @@
 //! Floats of a packed weight, one for each channel of a panel, in 16 bits where their dtype has 16.
 
-use super::isa::{Block, Isa};
+use super::isa::Isa;
 use super::layout::{CHANNELS, Lanes};
 use crate::dtype::FloatDtype;
-use core::ops::Range;
 use half::{bf16, f16};
 
 /// Scales or float zero points, `[panel][group]`.
@@ -61,6 +60,26 @@ impl Values {
         isa.load(&out)
     }
 
+    /// Whether values have at most 11 significant bits, and none is above `limit`.
+    pub fn has_16_bits_up_to(&self, limit: f32) -> bool {
+        match self {
+            Self::F32(_) => false,
+            Self::F16(bits) | Self::Bf16(bits) => {
+                (0..bits.len()).all(|at| self.lanes(at).0.iter().all(|value| value.abs() <= limit))
+            }
+        }
+    }
+
+    /// Whether each value is 0 or of a usual magnitude.
+    pub fn are_usual(&self) -> bool {
+        let count = match self {
+            Self::F32(lanes) => lanes.len(),
+            Self::F16(bits) | Self::Bf16(bits) => bits.len(),
+        };
+        let usual = |value: f32| value == 0.0 || (1.0e-30..1.0e30).contains(&value.abs());
+        (0..count).all(|at| self.lanes(at).0.into_iter().all(usual))
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
@@ -75,25 +94,6 @@ impl Values {
 fn f16_to_f32(bits: u16) -> f32 {
     let magnitude = f32::from_bits((bits as u32 & 0x7fff) << 13) * f32::from_bits(239 << 23);
     f32::from_bits(magnitude.to_bits() | (bits as u32 & 0x8000) << 16)
-}
-
-/// Reads consecutive values as f32.
-pub struct ReadValues<'a> {
-    /// From here.
-    pub values: &'a Values,
-    /// These.
-    pub at: Range<usize>,
-    /// As many.
-    pub out: &'a mut [Lanes<f32>],
-}
-
-impl<I: Isa> Block<I> for ReadValues<'_> {
-    #[inline(always)]
-    fn run(self, isa: I) {
-        for (at, out) in self.at.zip(self.out) {
-            isa.store(self.values.read(isa, at), out);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -114,13 +114,7 @@ mod tests {
             let lanes: Vec<[f32; CHANNELS]> = all.as_chunks().0.to_vec();
             let values = Values::new(lanes.clone(), dtype);
             assert_eq!(values.bytes(), 2 * all.len(), "{dtype}");
-            let mut out = vec![Lanes([0.0; CHANNELS]); lanes.len()];
-            let read = ReadValues {
-                values: &values,
-                at: 0..lanes.len(),
-                out: &mut out,
-            };
-            read.run(Scalar);
+            let out: Vec<_> = (0..lanes.len()).map(|at| Lanes(values.read(Scalar, at))).collect();
             for (i, want) in lanes.iter().enumerate() {
                 assert_eq!(
                     values.lanes(i).0.map(f32::to_bits),

@@ -20,6 +20,9 @@ const MAX_GROUP: usize = 32_768;
 /// Smallest group of several along K: a group fills whole tiles, so smaller ones would cost more than floats.
 const MIN_GROUP: usize = 8;
 
+/// Largest scale whose product with 1.5 · 2^23 and the largest sum is far from infinite.
+const MAGIC_SCALE: f32 = 1.0e30;
+
 /// A logical `[N, K]` weight with its activation treatment, in the layout that every tier reads.
 #[derive(Clone, Debug)]
 pub struct CpuWeight {
@@ -39,6 +42,12 @@ pub struct CpuWeight {
     pub(super) zero: Zeros,
     /// `[panel]`: `Σ (code − zero)` along K, empty where no product needs it. Products in groups sum the codes of a chunk as they unpack it.
     pub(super) sums: Vec<Lanes<i32>>,
+    /// Whether integer sums of a group can start at [`MAGIC`](super::int_blocks::MAGIC): they stay below 2^22, and products of
+    /// 1.5 · 2^23 and a scale are exact.
+    pub(super) magic: bool,
+    /// Whether scales and float zero points are 0 or of a usual magnitude, so that no sum or product of them comes near a subnormal or
+    /// infinite float.
+    pub(super) usual: bool,
     kernel: Kernel,
 }
 
@@ -130,9 +139,22 @@ impl CpuWeight {
                 }
             }
         }
+        let scale = Values::new(spread(&parts.scale, 0.0, block_n, n, &groups), parts.scale_dtype);
+        let most = parts.dtype.max() - parts.dtype.min();
+        let farthest = match &zero {
+            Zeros::None(zero) | Zeros::Same(zero) => (*zero as i32).max(most - *zero as i32),
+            _ => most,
+        };
         Self {
             n,
             block_n,
+            magic: groups.count > 1
+                && groups.size * 255 * (farthest as usize) < 1 << 22
+                && scale.has_16_bits_up_to(MAGIC_SCALE),
+            usual: match &zero {
+                Zeros::Float { value, .. } => scale.are_usual() && value.are_usual(),
+                _ => false,
+            },
             dtype: parts.dtype,
             quant_min: parts.quant_min,
             quant_max: parts.quant_max,
@@ -140,7 +162,7 @@ impl CpuWeight {
             zero_point_dtype: parts.zero_point_dtype,
             activation,
             codes,
-            scale: Values::new(spread(&parts.scale, 0.0, block_n, n, &groups), parts.scale_dtype),
+            scale,
             zero,
             sums,
             kernel,

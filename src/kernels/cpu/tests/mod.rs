@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 
 const DTYPES: [FloatDtype; 3] = [FloatDtype::F32, FloatDtype::F16, FloatDtype::BF16];
 
-fn tiers() -> Vec<Tier> {
+pub(crate) fn tiers() -> Vec<Tier> {
     for tier in Tier::ALL.into_iter().filter(|tier| !tier.is_available()) {
         println!("skipped: this machine cannot run {tier}");
     }
