@@ -1,6 +1,7 @@
 //! Holds the crate to the conformance fixtures: `tests/fixtures`, or the folder that `BURN_QUANTIZED_FIXTURES` names.
 
 #[path = "conformance/fixtures.rs"]
+#[allow(dead_code, reason = "the GPU suite uses the rest")]
 mod fixtures;
 #[path = "conformance/linear.rs"]
 mod linear;

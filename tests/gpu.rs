@@ -5,10 +5,17 @@
 
 #[path = "gpu/cases.rs"]
 mod cases;
+#[path = "gpu/conformance.rs"]
+mod conformance;
 #[path = "gpu/device.rs"]
 mod device;
+#[path = "conformance/fixtures.rs"]
+#[allow(dead_code, reason = "the conformance suite uses the rest")]
+mod fixtures;
 #[path = "gpu/flows.rs"]
 mod flows;
+#[path = "gpu/numbers.rs"]
+mod numbers;
 #[path = "gpu/products.rs"]
 mod products;
 #[path = "gpu/rows.rs"]

@@ -5,6 +5,12 @@ pub mod portable;
 pub mod cpu;
 
 #[cfg(feature = "cube")]
+#[allow(
+    clippy::assign_op_pattern,
+    clippy::duplicate_underscore_argument,
+    clippy::manual_is_multiple_of,
+    reason = "device code knows only some of what Rust's integers and vectors have"
+)]
 pub mod cube;
 
 pub(crate) mod dtypes;

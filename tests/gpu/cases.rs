@@ -191,7 +191,7 @@ pub fn check(
     bias: Option<&[f32]>,
 ) {
     let [n, k] = [weight.shape()[0], weight.shape()[1]];
-    let count = if k == 0 { got.len() / n } else { x.len() / k };
+    let count = x.len().checked_div(k).unwrap_or_else(|| got.len() / n);
     let want = reference_linear(x, count, dtype, weight, how, bias);
     assert_eq!(got.len(), want.len(), "{what}");
     let unit = match dtype {

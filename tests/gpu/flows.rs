@@ -14,7 +14,7 @@ use burn_quantized::kernels::QuantKernels;
 use burn_quantized::spec::{Granularity, MappingType};
 use burn_quantized::{Native, Quantized};
 
-crate::on_devices!(every_config, calibration, an_embedding, records);
+crate::on_devices!(every_config, calibration, bad_batches, an_embedding, records);
 
 #[derive(Module, Debug)]
 struct Net<B: BurnBackend> {
@@ -135,6 +135,10 @@ where
         observed.forward(Tensor::from_data(batch, device));
         cpu_observed.forward(Tensor::from_data(batch, &Default::default()));
     }
+    // What the first layer sees are rows of the embedding: the same numbers on both.
+    let (seen, on_cpu) = (calibration.statistics(&observed), calibration.statistics(&cpu_observed));
+    assert_eq!(seen["first"], on_cpu["first"]);
+    assert_eq!(seen["second"].activation.batches(), 3);
     let (net, report) = calibration.convert(observed).unwrap();
     let (cpu, _) = calibration.convert(cpu_observed).unwrap();
     assert_eq!(report.quantized().count(), 2, "{report}");
@@ -142,6 +146,26 @@ where
     let want = values(cpu.forward(Net::<Quantized<Flex>>::ids(&Default::default())));
     // The float sums that calibration saw may differ in the last place, and so may the scales.
     assert!(distance(&got, &want) < 2e-2, "{}", distance(&got, &want));
+}
+
+/// Statistics stay on the device, and still name a batch that was not finite.
+fn bad_batches<B: Backend>(device: &B::Device)
+where
+    Native: QuantKernels<B>,
+{
+    for (bad, text) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
+        let linear = LinearConfig::new(64, 96).init::<Quantized<B>>(device);
+        let calibration = Calibration::new(Int8StaticActivationInt8Weight::default());
+        let observed = calibration.observe(linear).unwrap();
+        for batch in 0..3 {
+            let mut x = vec![0.5f32; 2 * 64];
+            x[100] = if batch == 1 { bad } else { 1.0 };
+            let x = burn::tensor::TensorData::new(x, [2, 64]);
+            observed.forward(Tensor::<Quantized<B>, 2>::from_data(x, device));
+        }
+        let error = calibration.convert(observed).unwrap_err().to_string();
+        assert!(error.contains(text) && error.contains("batch 1"), "{error}");
+    }
 }
 
 fn an_embedding<B: Backend>(device: &B::Device)

@@ -57,13 +57,14 @@ where
 /// `y[.., N] = x[.., K] · Wᵀ + bias`.
 ///
 /// # Panics
-/// If the last dim of x is not K or the bias does not have N values.
+/// If the last dim of x is not K, the bias does not have N values, or the weight is on another device.
 pub(super) fn linear<R: CubeRuntime>(
     x: CubeTensor<R>,
     weight: &CubeWeight<R>,
     bias: Option<CubeTensor<R>>,
 ) -> CubeTensor<R> {
     let [n, k] = weight.shape();
+    check_device("linear", &x, weight);
     let (rows, shape) = replace_last("linear", &x, k, n);
     let (like, dtype) = (Like::new(&x, shape), float_dtype(x.dtype));
     let bias = bias.map(|bias| {
@@ -91,6 +92,7 @@ pub(super) fn linear<R: CubeRuntime>(
 /// If the last dim of g is not N.
 pub(super) fn linear_transposed<R: CubeRuntime>(g: CubeTensor<R>, weight: &CubeWeight<R>) -> CubeTensor<R> {
     let [n, k] = weight.shape();
+    check_device("linear_transposed", &g, weight);
     let (rows, shape) = replace_last("linear_transposed", &g, n, k);
     let (like, dtype) = (Like::new(&g, shape), float_dtype(g.dtype));
     if rows == 0 || k == 0 {
@@ -109,6 +111,7 @@ pub(super) fn gather<R: CubeRuntime>(
     dtype: FloatDType,
 ) -> CubeTensor<R> {
     let [_, k] = weight.shape();
+    check_device("gather", &indices, weight);
     let count = indices.shape().num_elements();
     let mut shape = indices.shape().to_vec();
     shape.push(k);
@@ -124,6 +127,15 @@ pub(super) fn gather<R: CubeRuntime>(
     let indices = contiguous(indices, index_dtype);
     let element: ElemType = index_dtype.into();
     like.tensor(weight.gather(indices.handle, count, element, float_dtype(dtype.into())))
+}
+
+fn check_device<R: CubeRuntime>(op: &str, x: &CubeTensor<R>, weight: &CubeWeight<R>) {
+    assert!(
+        weight.is_on(&x.client),
+        "{op}: a tensor on {:?} meets a quantized weight {:?} packed on another device: move one with `to_device`",
+        x.device,
+        weight.shape()
+    );
 }
 
 /// The number of rows, and the shape with its last dim, which must be `from`, replaced by `to`.

@@ -113,6 +113,11 @@ impl<R: Runtime> CubeWeight<R> {
         }
     }
 
+    /// Whether `client` is that of the device which holds the weight: clients of one device share their properties.
+    pub(crate) fn is_on(&self, client: &ComputeClient<R>) -> bool {
+        core::ptr::eq(self.client.properties(), client.properties())
+    }
+
     /// `[N, K]`.
     pub fn shape(&self) -> [usize; 2] {
         [self.layout.n, self.layout.k]
