@@ -28,6 +28,8 @@ mod bounds;
 mod check;
 #[path = "gpu_linear/configs.rs"]
 mod configs;
+#[path = "linear/date.rs"]
+mod date;
 #[path = "gpu_linear/device.rs"]
 mod device;
 #[path = "gpu_linear/marker.rs"]

@@ -3,13 +3,14 @@
 use crate::bounds::Bounds;
 use crate::check::check;
 use crate::configs::{Config, configs, label};
+use crate::date::date;
 use crate::device::{Matrix, burn_dtype, has, sync};
 use crate::marker::mark;
 use crate::options::{Options, Stock};
 use crate::product::Product;
 use crate::report::{Machine, Report, Row};
 use crate::stock::Kind;
-use crate::timing::{Effort, Times, date, time};
+use crate::timing::{Effort, Times, time};
 use crate::weight::Weight;
 use burn::tensor::Distribution;
 use burn_cubecl::CubeRuntime;

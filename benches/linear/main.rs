@@ -24,6 +24,7 @@ compile_error!("the bench compares with Flex: keep the feature `flex` on");
 
 mod baseline;
 mod configs;
+mod date;
 mod isa;
 mod machine;
 mod options;

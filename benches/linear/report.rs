@@ -1,9 +1,9 @@
 //! The table and the JSON file.
 
 use crate::configs::Config;
+use crate::date::date;
 use crate::machine::{Machine, cpu_name};
 use crate::row::Times;
-use crate::timing::date;
 use burn_quantized::kernels::cpu::Tier;
 use serde::Serialize;
 use std::collections::BTreeMap;

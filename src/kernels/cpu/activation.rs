@@ -1,5 +1,6 @@
 //! From rows of floats to 8-bit codes in the order that the integer products read.
 
+use super::int_blocks::{MAGIC, MAGIC_VALUE};
 use super::isa::{Block, Isa};
 use super::layout::{CHANNELS, Groups, Lanes, TILE};
 use super::round::round;
@@ -390,14 +391,13 @@ fn interleave<Q>(codes: &[i8], k: usize, out: &mut [Q], quad: impl Fn([i8; 4]) -
 /// Where 1 / scale is infinite, x / scale takes the place of the product, and 0 where the scale is 0 too.
 #[inline(always)]
 fn encode<I: Isa>(isa: I, rule: &Rule, x: &[f32], scale: f32, zero: i32, out: &mut [i8]) -> i32 {
-    // Adding it rounds to an integer, ties to even, and puts that into the low bits.
-    const MAGIC: f32 = 12_582_912.0;
     let inverse = rule.scale_dtype.round(1.0 / scale);
     let product = rule.dtype.promote(rule.scale_dtype);
     // Clamped before it is rounded: the same, since the bounds are integers.
     let (lo, hi) = ((rule.lo - zero) as f32, (rule.hi - zero) as f32);
-    let shift = (zero - rule.offset).wrapping_sub(MAGIC.to_bits() as i32);
-    let code = |steps: f32| ((smaller(larger(lo, steps), hi) + MAGIC).to_bits() as i32).wrapping_add(shift);
+    // Adding 1.5 · 2^23 rounds to an integer, ties to even, and puts that into the low bits.
+    let shift = (zero - rule.offset).wrapping_sub(MAGIC);
+    let code = |steps: f32| ((smaller(larger(lo, steps), hi) + MAGIC_VALUE).to_bits() as i32).wrapping_add(shift);
     let mut sum = 0;
     if inverse.is_infinite() {
         for (x, out) in x.iter().zip(out) {
@@ -413,7 +413,7 @@ fn encode<I: Isa>(isa: I, rule: &Rule, x: &[f32], scale: f32, zero: i32, out: &m
         let steps = isa.round(product, isa.mul(isa.load(&Lanes(*x)), isa.splat(inverse)));
         let clamped = isa.smaller(isa.larger(isa.splat(lo), steps), isa.splat(hi));
         let codes = isa.add_i32(
-            isa.bits_of_float(isa.add(clamped, isa.splat(MAGIC))),
+            isa.bits_of_float(isa.add(clamped, isa.splat(MAGIC_VALUE))),
             isa.splat_i32(shift),
         );
         isa.low_bytes(codes, out);

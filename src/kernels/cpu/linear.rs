@@ -254,13 +254,21 @@ pub(super) use by_block;
 
 impl<I: Isa> Product<'_, I> {
     fn piece(&self, piece: &mut Piece) {
+        let grouped = self.w.groups.count > 1;
+        let skip = if grouped && self.rows == 1 {
+            self.one_row(piece)
+        } else {
+            0
+        };
+        if skip > 0 && skip == piece.panels.len() {
+            return;
+        }
         let mut scratch = Scratch::new(self.w, self.chunks, self.at_once);
-        if self.w.groups.count == 1 {
+        if !grouped {
             return self.sections(piece, 0, Lanes([0i32; CHANNELS]), |of, acc, out| {
                 self.walk(&of, &mut scratch, |chunk, w| self.dot(&of, chunk, w, acc, out));
             });
         }
-        let skip = if self.rows == 1 { self.one_row(piece) } else { 0 };
         self.sections(piece, skip, Lanes([0f32; CHANNELS]), |of, acc, out| {
             self.walk(&of, &mut scratch, |chunk, w| self.group_dot(&of, chunk, w, acc, out));
         });
