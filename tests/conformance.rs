@@ -11,3 +11,5 @@ mod observers;
 mod packing;
 #[path = "conformance/primitives.rs"]
 mod primitives;
+#[path = "conformance/recipes.rs"]
+mod recipes;

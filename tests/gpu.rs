@@ -9,6 +9,8 @@ mod cases;
 mod conformance;
 #[path = "gpu/device.rs"]
 mod device;
+#[path = "gpu/division.rs"]
+mod division;
 #[path = "conformance/fixtures.rs"]
 #[allow(dead_code, reason = "the conformance suite uses the rest")]
 mod fixtures;
@@ -18,6 +20,8 @@ mod flows;
 mod numbers;
 #[path = "gpu/products.rs"]
 mod products;
+#[path = "conformance/recipes.rs"]
+mod recipes;
 #[path = "gpu/rows.rs"]
 mod rows;
 

@@ -5,14 +5,15 @@
 
 use super::{Body, Observed, Packed, QTensor, Storage};
 use crate::kernels::{Portable, QuantKernels};
-use burn_backend::tensor::{FloatTensor, IntTensor};
-use burn_backend::{Backend, TensorMetadata};
+use burn_backend::tensor::{Device, FloatTensor, IntTensor};
+use burn_backend::{Backend, DeviceOps, TensorMetadata};
 use burn_std::Shape;
 
 /// `y[.., b] = x[.., a] · weight[.., a, b] + bias` for a weight that [is a matrix](QTensor::is_matrix).
 ///
 /// # Panics
-/// If the last dim of `x` is not the weight's reduced dim: the message names the operation, the shapes, the quantization and the layer.
+/// If the last dim of `x` is not the weight's reduced dim: the message names the operation, the shapes, the quantization and the layer. If
+/// the weight is on another device: the message names both, and the layer.
 pub(super) fn linear<B: Backend, K: QuantKernels<B>>(
     op: &'static str,
     x: FloatTensor<B>,
@@ -23,6 +24,7 @@ pub(super) fn linear<B: Backend, K: QuantKernels<B>>(
     if x_shape.iter().last() != Some(&weight.shape[rank - 2]) {
         refuse(op, &x_shape, &weight);
     }
+    check_device(op, &B::float_device(&x), &weight);
     let y = match &*weight.body {
         Body::Packed(packed) if weight.transposed => product::<B, K>(packed, x, bias),
         Body::Packed(packed) => add_bias::<B>(transposed_product::<B, K>(packed, x), bias),
@@ -63,6 +65,7 @@ pub(super) fn x_backward<B: Backend, K: QuantKernels<B>>(
     if grad_shape.iter().last() != Some(&weight.shape[rank - 1]) {
         refuse(op, &grad_shape, &weight);
     }
+    check_device(op, &B::float_device(&grad), &weight);
     match &*weight.body {
         Body::Packed(packed) => transposed_product::<B, K>(packed, grad),
         _ => B::linear_x_backward(weight.into_dense(op), grad),
@@ -75,7 +78,11 @@ pub(super) fn is_rows<B: Backend, K: QuantKernels<B>>(weight: &QTensor<B, K>) ->
 }
 
 /// `y[.., K]`: the dequantized rows `indices[..]` of a packed matrix.
+///
+/// # Panics
+/// If the matrix is on another device.
 pub(super) fn rows<B: Backend, K: QuantKernels<B>>(weight: QTensor<B, K>, indices: IntTensor<B>) -> FloatTensor<B> {
+    check_device("embedding", &B::int_device(&indices), &weight);
     match &*weight.body {
         Body::Packed(Packed { storage, .. }) => match storage {
             Storage::Kernel(packed) => K::gather(packed, indices, weight.dtype),
@@ -132,15 +139,42 @@ fn refuse<B: Backend, K: QuantKernels<B>>(op: &str, x: &Shape, weight: &QTensor<
                 "{} in blocks of {:?} over {:?}",
                 parts.dtype, parts.block_size, parts.shape
             );
-            (packed.label.path.clone(), spec)
+            (packed.label.path.as_str(), spec)
         }
-        None => (String::new(), "observed, in float".into()),
+        None => ("", "observed, in float".into()),
     };
-    let layer = if layer.is_empty() {
-        String::new()
-    } else {
-        format!(" of layer {layer}")
-    };
+    let layer = of_layer(layer);
     let (x, w): (Vec<usize>, Vec<usize>) = (x.iter().copied().collect(), weight.shape.iter().copied().collect());
     panic!("{op}: activation {x:?} does not fit weight {w:?}{layer} ({spec})")
+}
+
+/// ` of layer PATH`, or nothing for a weight made by hand.
+fn of_layer(path: &str) -> String {
+    if path.is_empty() {
+        String::new()
+    } else {
+        format!(" of layer {path}")
+    }
+}
+
+/// # Panics
+/// If a weight that the kernels of one device hold meets a tensor on another: here, where the layer is known.
+fn check_device<B: Backend, K: QuantKernels<B>>(op: &str, device: &Device<B>, weight: &QTensor<B, K>) {
+    // One device may have several names.
+    if *device == weight.device || device.id() == weight.device.id() {
+        return;
+    }
+    if let Some(Packed {
+        storage: Storage::Kernel(_),
+        label,
+        ..
+    }) = weight.packed()
+    {
+        panic!(
+            "{op}: a tensor on {device:?} meets the quantized weight {:?}{} on {:?}: move one of them with `to_device`, or the module",
+            weight.shape.to_vec(),
+            of_layer(&label.path),
+            weight.device
+        )
+    }
 }

@@ -3,12 +3,12 @@
 use crate::dtype::FloatDtype;
 use crate::kernels::dtypes::float_dtype;
 use crate::observe::BatchRange;
-use burn_backend::tensor::{BoolTensor, FloatTensor};
+use burn_backend::tensor::FloatTensor;
 use burn_backend::{Backend, ExecutionError, TensorMetadata, get_device_settings, read_sync};
 use burn_std::{FloatDType, Shape};
 
-/// Smallest value, largest value, 1 for a NaN, 1 for an infinity.
-const VALUES: usize = 4;
+/// Smallest value, largest value, how many NaNs. Without NaNs, an infinity is the smallest or the largest value.
+const VALUES: usize = 3;
 /// Tensors that are kept before they are joined to one.
 const MOST: usize = 128;
 
@@ -81,15 +81,14 @@ pub(super) fn read<B: Backend>(
     for (at, batches) in batches.into_iter().enumerate() {
         for Arrived { role, dtype, empty } in batches {
             let range = if empty { None } else { ranges.next() };
-            let [min, max, nan, infinity] = match range {
-                Some(&[min, max, nan, infinity]) => [min, max, nan, infinity],
+            let [min, max, nans] = match range {
+                Some(&[min, max, nans]) => [min, max, nans],
                 _ => [0.0; VALUES],
             };
-            let bad = match (nan != 0.0, infinity != 0.0) {
-                (true, _) => Some(f32::NAN),
-                (false, true) if max > 0.0 && max.is_infinite() => Some(f32::INFINITY),
-                (false, true) => Some(f32::NEG_INFINITY),
-                (false, false) => None,
+            let bad = if nans != 0.0 {
+                Some(f32::NAN)
+            } else {
+                [max, min].into_iter().find(|end| !end.is_finite())
             };
             each(
                 at,
@@ -107,20 +106,18 @@ pub(super) fn read<B: Backend>(
     Ok(())
 }
 
-/// The [`VALUES`] of a tensor with elements, as f32.
+/// The [`VALUES`] of a tensor with elements, as f32, in three passes over it.
 fn range<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let x = B::float_reshape(x.clone(), Shape::new([x.shape().num_elements()]));
     let to_f32 = |x: FloatTensor<B>| match x.dtype() {
         burn_std::DType::F32 => x,
         _ => B::float_cast(x, FloatDType::F32),
     };
-    let any = |bits: BoolTensor<B>| B::bool_into_float(B::bool_any(bits), FloatDType::F32);
     let bool_dtype = get_device_settings::<B>(&B::float_device(&x)).bool_dtype;
     let values = vec![
         to_f32(B::float_min(x.clone())),
         to_f32(B::float_max(x.clone())),
-        any(B::float_is_nan(x.clone(), bool_dtype)),
-        any(B::float_is_inf(x, bool_dtype)),
+        B::float_sum(B::bool_into_float(B::float_is_nan(x, bool_dtype), FloatDType::F32)),
     ];
     B::float_cat(values, 0)
 }

@@ -3,18 +3,19 @@
 
 use crate::fixtures::{Case, run};
 use crate::observers::feed;
+use crate::recipes::{int8, recipe};
 use burn::module::Param;
 use burn::nn::{Linear, LinearLayout};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexDevice};
 use burn_ndarray::NdArray;
-use burn_quantized::dtype::{FloatDtype, IntDtype};
+use burn_quantized::dtype::FloatDtype;
 use burn_quantized::flow::{to_affine_quantized_intx, to_linear_activation_quantized};
 use burn_quantized::kernels::QuantKernels;
 use burn_quantized::observe::{MinMaxObserver, Observer};
 use burn_quantized::primitives::{ZeroPoints, int_product};
-use burn_quantized::spec::{ActivationQuantization, ActivationScale, AffineSpec, Granularity, MappingType};
+use burn_quantized::spec::{ActivationQuantization, ActivationScale, AffineSpec, Granularity};
 use burn_quantized::tensor::{AffineQuantizedTensor, QuantizedActivation, quantize_activation, reference_linear};
 use burn_quantized::{Native, Quantized, int_matmul};
 
@@ -22,9 +23,9 @@ use burn_quantized::{Native, Quantized, int_matmul};
 fn dynamic_linear() {
     run("dynamic_linear", |case| {
         match case.text("op") {
-            "int8_int8" => int8_int8(case),
             "gemm" => gemm(case),
-            "int8_intx" => int8_intx(case),
+            "int8_int8" => int8_int8(case)?,
+            "int8_intx" => int8_intx(case)?,
             op => return Err(format!("unknown op {op}")),
         }
         Ok(())
@@ -34,26 +35,10 @@ fn dynamic_linear() {
 #[test]
 fn weight_only_linear() {
     run("weight_only_linear", |case| {
-        let (spec, dtype) = match case.text("op") {
-            "int8" => (
-                int8(MappingType::Symmetric, case.granularity("granularity")),
-                case.dtype("dtype"),
-            ),
-            "intx" => {
-                let spec = AffineSpec::new(
-                    IntDtype::INT8,
-                    case.mapping("mapping_type"),
-                    case.granularity("granularity"),
-                );
-                let spec = spec.with_range(case.int("quant_min"), case.int("quant_max"));
-                (spec.with_scale_dtype(case.dtype("scale_dtype")), case.dtype("dtype"))
-            }
-            op => return Err(format!("unknown op {op}")),
-        };
-        let layer = Layer::read(case, &spec);
+        let (layer, activation) = Layer::read("weight_only_linear", case)?;
         layer.check_weight(case);
-        case.check_floats("weight_dequantized", &layer.weight.dequantize(dtype));
-        layer.check_output(case, &ActivationQuantization::None);
+        case.check_floats("weight_dequantized", &layer.weight.dequantize(layer.dtype));
+        layer.check_output(case, &activation);
         Ok(())
     });
 }
@@ -61,22 +46,23 @@ fn weight_only_linear() {
 #[test]
 fn static_linear() {
     run("static_linear", |case| {
-        let layer = Layer::read(
-            case,
-            &int8(case.mapping("weight_mapping"), case.granularity("weight_granularity")),
-        );
+        let (layer, stored) = Layer::read("static_linear", case)?;
         layer.check_weight(case);
-        let codes = match case.text("activation") {
-            "uint8_asym" => IntDtype::UINT8,
-            "int8_asym" | "int8_sym" => IntDtype::INT8,
-            other => return Err(format!("unknown activation {other}")),
+        let ActivationQuantization::Static {
+            dtype,
+            quant_min,
+            quant_max,
+            ..
+        } = stored
+        else {
+            return Err("a static treatment".into());
         };
         let spec = AffineSpec {
-            dtype: codes,
+            dtype,
             ..int8(case.mapping("activation_mapping"), Granularity::PerTensor)
         };
-        let spec = spec.with_range(case.int("activation_quant_min"), case.int("activation_quant_max"));
-        let observer = feed(case, MinMaxObserver::new(spec.clone()))?;
+        let spec = spec.with_range(quant_min, quant_max);
+        let observer = feed(case, MinMaxObserver::new(spec))?;
         let ranges = observer.ranges().ok_or("nothing was observed")?;
         case.check_floats("activation_min", ranges.min());
         case.check_floats("activation_max", ranges.max());
@@ -89,9 +75,9 @@ fn static_linear() {
         let activation = ActivationQuantization::Static {
             scale: params.scale[0],
             zero_point: zero[0],
-            dtype: codes,
-            quant_min: spec.quant_min,
-            quant_max: spec.quant_max,
+            dtype,
+            quant_min,
+            quant_max,
         };
         layer.check_accumulator(case, &activation);
         layer.check_output(case, &activation);
@@ -99,34 +85,23 @@ fn static_linear() {
     });
 }
 
-fn int8_int8(case: &Case) {
-    let granularity = case.granularity("granularity");
-    let scale = match granularity {
-        Granularity::PerTensor => ActivationScale::PerTensor,
-        _ => ActivationScale::PerToken,
-    };
-    let activation = ActivationQuantization::Dynamic {
-        mapping: case.mapping("activation_mapping"),
-        scale,
-        dtype: IntDtype::INT8,
-        quant_min: case.int("quant_min"),
-        quant_max: case.int("quant_max"),
-        eps: case.float("eps"),
-        scale_in_input_dtype: false,
-    };
-    let layer = Layer::read(case, &int8(case.mapping("weight_mapping"), granularity));
+fn int8_int8(case: &Case) -> Result<(), String> {
+    let (layer, activation) = Layer::read("dynamic_linear", case)?;
     layer.check_weight(case);
     let mut x = layer.check_accumulator(case, &activation);
-    let parameters = if scale == ActivationScale::PerTensor {
-        1
-    } else {
-        layer.rows
+    let parameters = match activation {
+        ActivationQuantization::Dynamic {
+            scale: ActivationScale::PerTensor,
+            ..
+        } => 1,
+        _ => layer.rows,
     };
     x.scale.truncate(parameters);
     x.zero_point.truncate(parameters);
     case.check_floats("activation_scale", &x.scale);
     case.check_ints("activation_zero_point", &x.zero_point);
     layer.check_output(case, &activation);
+    Ok(())
 }
 
 fn gemm(case: &Case) {
@@ -142,32 +117,17 @@ fn gemm(case: &Case) {
     case.check_ints("accumulator", product.into_data().as_slice().expect("an i32 tensor"));
 }
 
-fn int8_intx(case: &Case) {
-    let spec = AffineSpec::new(
-        IntDtype::INT8,
-        case.mapping("weight_mapping"),
-        Granularity::PerGroup(case.size("group_size")),
-    );
-    let layer = Layer::read(
-        case,
-        &spec.with_range(case.int("weight_quant_min"), case.int("weight_quant_max")),
-    );
+fn int8_intx(case: &Case) -> Result<(), String> {
+    let (layer, activation) = Layer::read("dynamic_linear", case)?;
     layer.check_weight(case);
     case.check_floats("weight_dequantized", &layer.weight.dequantize(layer.dtype));
-    let activation = ActivationQuantization::int8_dynamic_asymmetric();
     let x = quantize_activation(&layer.activation, layer.rows, layer.k, layer.dtype, &activation).expect("integers");
     case.check_floats("activation_scale", &x.scale);
     case.check_ints("activation_zero_point", &x.zero_point);
     case.check_ints("activation_codes", &x.codes);
     case.check_floats("activation_dequantized", &x.dequantize(layer.dtype));
     layer.check_output(case, &activation);
-}
-
-/// torchao's int8 linears: f32 scales, eps 2^-23.
-fn int8(mapping: MappingType, granularity: Granularity) -> AffineSpec {
-    AffineSpec::new(IntDtype::INT8, mapping, granularity)
-        .with_eps(f32::EPSILON)
-        .with_scale_dtype(FloatDtype::F32)
+    Ok(())
 }
 
 /// The inputs of a case, its weight quantized.
@@ -185,13 +145,15 @@ struct Layer {
 }
 
 impl Layer {
-    fn read(case: &Case, spec: &AffineSpec) -> Self {
+    /// The layer of a case and the treatment of its activation.
+    fn read(topic: &str, case: &Case) -> Result<(Self, ActivationQuantization), String> {
+        let (spec, treatment) = recipe(topic, case).ok_or("a case of an unknown kind")?;
         let (dtype, n, k) = (case.dtype("dtype"), case.size("n"), case.size("k"));
         let activation = case.field("activation").floats();
         let values = case.field("weight").floats();
-        let weight = AffineQuantizedTensor::quantize(&values, dtype, &[n, k], spec);
-        Self {
-            spec: spec.clone(),
+        let weight = AffineQuantizedTensor::quantize(&values, dtype, &[n, k], &spec);
+        let layer = Self {
+            spec,
             dtype,
             rows: activation.len() / k,
             k,
@@ -200,7 +162,8 @@ impl Layer {
             weight: weight.expect("a weight"),
             values,
             bias: case.flag("bias").then(|| case.field("bias").floats()),
-        }
+        };
+        Ok((layer, treatment))
     }
 
     fn check_weight(&self, case: &Case) {

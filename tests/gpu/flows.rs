@@ -201,3 +201,23 @@ where
     let again = load::<Quantized<B>>(stored, device);
     assert_eq!(values(again.forward(Net::<Quantized<B>>::ids(device))), before);
 }
+
+/// The error names the layer and both devices. No second device is needed: the weight only says that it is on one.
+#[cfg(feature = "wgpu")]
+#[test]
+#[should_panic(
+    expected = "linear: a tensor on DefaultDevice meets the quantized weight [64, 96] of layer first on Existing(7): move one of them"
+)]
+fn another_device_is_refused_by_name() {
+    use burn::module::Param;
+    use burn::tensor::TensorPrimitive;
+    type B = Quantized<crate::device::Wgpu>;
+    let device = crate::device::wgpu();
+    let (mut net, _) = quantize(Net::<B>::new(&device), &Int8WeightOnly::default()).unwrap();
+    let TensorPrimitive::QFloat(mut weight) = net.first.weight.val().into_primitive() else {
+        panic!("a quantized weight")
+    };
+    weight.device = burn_wgpu::WgpuDevice::Existing(7);
+    net.first.weight = Param::from_tensor(Tensor::from_primitive(TensorPrimitive::QFloat(weight)));
+    net.forward(Net::ids(&device));
+}

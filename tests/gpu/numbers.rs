@@ -1,5 +1,5 @@
 //! Subnormal and not finite numbers: every case is listed and counted. CUDA gives the reference's bits; a device that may flush subnormal
-//! numbers or divide less exactly (Vulkan and WGSL allow both) is held to NaN for NaN, and what it does elsewhere is printed.
+//! numbers (Vulkan and WGSL allow it) is held to NaN for NaN, and what it does elsewhere is printed.
 
 use crate::cases::{burn_dtype, dtypes, linear, pack, tensor, values};
 use burn::tensor::{Int, Tensor, TensorPrimitive};

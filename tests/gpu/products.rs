@@ -178,7 +178,7 @@ where
     for how in [ActivationQuantization::None, int8, fixed(IntDtype::UINT8, 3)] {
         let w = weight(&mut rng, [5, 8], [1, 8], IntDtype::INT8, Zero::None);
         let y = linear(
-            Tensor::<B, 3>::zeros([2, 0, 8], device),
+            Tensor::<B, 3>::empty([2, 0, 8], device),
             &pack::<B>(&w, how, device),
             None,
         );
@@ -186,7 +186,7 @@ where
         let w = weight(&mut rng, [3, 0], [1, 1], IntDtype::INT4, Zero::None);
         let packed = pack::<B>(&w, how, device);
         let bias: Tensor<B, 1> = tensor(&[1.0, 2.0, 3.0], [3], FloatDtype::F32, device);
-        let x = Tensor::<B, 2>::zeros([2, 0], device);
+        let x = Tensor::<B, 2>::empty([2, 0], device);
         assert_eq!(
             values(linear(x.clone(), &packed, Some(bias))),
             [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]

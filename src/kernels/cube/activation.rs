@@ -5,6 +5,7 @@
 
 use super::buffer::Buffer;
 use super::device::{Chunks, ChunksLaunch, is_not_finite, opaque, position, round_ties_even, round_to};
+use super::division::{divide, is_native};
 use super::grid::Grid;
 use super::weight::CubeWeight;
 use crate::dtype::FloatDtype;
@@ -36,6 +37,8 @@ struct Rule {
     scale_dtype: FloatDtype,
     /// The product takes the zero point off the codes: padding holds it.
     centered: bool,
+    /// The device divides as IEEE 754 says.
+    divides: bool,
 }
 
 /// The numbers of a rule.
@@ -139,22 +142,26 @@ fn choose(low: f32, high: f32, numbers: &Numbers, #[comptime] rule: Rule) -> Arr
     if comptime!(rule.mapping == MappingType::Asymmetric) {
         let codes = max_code - min_code;
         let range = round_to(high - low, zero, rule.dtype);
-        let parts = round_to(high / codes, zero, rule.dtype) - round_to(low / codes, zero, rule.dtype);
-        let whole = range / codes;
+        let from_high = round_to(divide(high, codes, rule.divides), zero, rule.dtype);
+        let from_low = round_to(divide(low, codes, rule.divides), zero, rule.dtype);
+        let parts = from_high - from_low;
+        let whole = divide(range, codes, rule.divides);
         let steps = round_to(select(is_not_finite(range), parts, whole), zero, rule.dtype);
         let scale = bounded(steps, numbers);
-        let from_low = round_to(low / scale, zero, rule.dtype);
+        let from_low = round_to(divide(low, scale, rule.divides), zero, rule.dtype);
         let from_low = round_ties_even(clamp(from_low, -1024.0f32, 1024.0f32));
         chosen[0] = scale;
         chosen[1] = f32::cast_from(clamp(numbers.low - from_low, numbers.low, numbers.high));
     } else {
         let scale = if comptime!(rule.mapping == MappingType::Symmetric) {
-            let half = (max_code - min_code) / 2.0f32;
-            round_to(max(-low, high) / half, zero, rule.dtype)
+            let half = (max_code - min_code) * 0.5f32;
+            round_to(divide(max(-low, high), half, rule.divides), zero, rule.dtype)
         } else {
-            let from_low = round_to(low / min_code, zero, rule.dtype);
-            let from_high = round_to(high / max_code, zero, rule.dtype);
-            select(from_low > from_high, from_low, from_high)
+            let from_low = round_to(divide(low, min_code, rule.divides), zero, rule.dtype);
+            let from_high = round_to(divide(high, max_code, rule.divides), zero, rule.dtype);
+            // 0 divided by a smallest code of 0 is no number, and compared with nothing.
+            let by_low = !is_not_finite(from_low) && from_low > from_high;
+            select(by_low, from_low, from_high)
         };
         chosen[0] = bounded(scale, numbers);
         chosen[1] = f32::cast_from((numbers.low + numbers.high + 1i32) / 2i32);
@@ -214,9 +221,9 @@ fn quantize_rows<F: Float>(
 
     let mut reciprocal = numbers.reciprocal;
     if comptime!(rule.source != Source::Fixed) {
-        reciprocal = round_to(1.0f32 / scale, zero, rule.scale_dtype);
+        reciprocal = round_to(divide(1.0f32.runtime(), scale, rule.divides), zero, rule.scale_dtype);
     }
-    let divide = is_not_finite(reciprocal);
+    let overflows = is_not_finite(reciprocal);
     let product_dtype = comptime!(rule.dtype.promote(rule.scale_dtype));
     let words = chunks.count * 8u32;
     let zero_code = i32::cast_from(zero_point);
@@ -229,7 +236,12 @@ fn quantize_rows<F: Float>(
             let inside = at < chunks.k;
             let value = f32::cast_from(x[select(inside, start + at, 0u32.runtime()) as usize]);
             let value = select(bad, 0.0f32.runtime(), value);
-            let steps = select(divide, value / scale, value * reciprocal);
+            let mut steps = value * reciprocal;
+            if overflows {
+                let quotient = divide(value, scale, rule.divides);
+                let scale_is_zero = (u32::reinterpret(scale) << 1u32) == 0u32;
+                steps = select(scale_is_zero, 0.0f32.runtime(), quotient);
+            }
             let steps = round_to(steps, zero, product_dtype);
             let steps = round_ties_even(clamp(opaque(steps, zero), -1024.0f32, 1024.0f32));
             let code = clamp(steps + zero_code, numbers.low, numbers.high);
@@ -260,7 +272,7 @@ pub(super) struct Codes {
 /// If the treatment keeps floats.
 pub(super) fn quantize<R: Runtime>(weight: &CubeWeight<R>, x: &Buffer, rows: usize, dtype: FloatDtype) -> Codes {
     let (client, chunks) = (&weight.client, weight.chunks());
-    let (rule, numbers) = rule(dtype, weight.is_centered(), &weight.activation);
+    let (rule, numbers) = rule(dtype, weight.is_centered(), is_native(client), &weight.activation);
     let storage = super::storage(dtype);
     let ranges = Buffer::empty(
         client,
@@ -309,7 +321,7 @@ pub(super) fn quantize<R: Runtime>(weight: &CubeWeight<R>, x: &Buffer, rows: usi
     Codes { codes, parameters }
 }
 
-fn rule(dtype: FloatDtype, centered: bool, activation: &ActivationQuantization) -> (Rule, Numbers) {
+fn rule(dtype: FloatDtype, centered: bool, divides: bool, activation: &ActivationQuantization) -> (Rule, Numbers) {
     let mut numbers = Numbers {
         low: 0,
         high: 0,
@@ -338,6 +350,7 @@ fn rule(dtype: FloatDtype, centered: bool, activation: &ActivationQuantization) 
                 dtype,
                 scale_dtype: FloatDtype::F32,
                 centered,
+                divides,
             }
         }
         ActivationQuantization::Dynamic {
@@ -362,6 +375,7 @@ fn rule(dtype: FloatDtype, centered: bool, activation: &ActivationQuantization) 
                 dtype,
                 scale_dtype,
                 centered,
+                divides,
             }
         }
     };

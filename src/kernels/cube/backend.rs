@@ -67,13 +67,13 @@ pub(super) fn linear<R: CubeRuntime>(
     check_device("linear", &x, weight);
     let (rows, shape) = replace_last("linear", &x, k, n);
     let (like, dtype) = (Like::new(&x, shape), float_dtype(x.dtype));
-    let bias = bias.map(|bias| {
+    if let Some(bias) = &bias {
         assert_eq!(bias.shape().num_elements(), n, "linear: a bias for {n} outputs");
-        contiguous(bias, like.compute)
-    });
+    }
     if rows == 0 || n == 0 {
         return like.empty();
     }
+    let bias = bias.map(|bias| contiguous(bias, like.compute));
     if k == 0 {
         return like.rows_of(bias.unwrap_or_else(|| like.zeros(n)));
     }
@@ -200,9 +200,11 @@ impl<R: CubeRuntime> Like<R> {
         }
     }
 
+    /// Without elements: a kernel over none would be refused, so nothing is launched.
     fn empty(&self) -> CubeTensor<R> {
-        let handle = self.client.empty(self.shape.num_elements() * self.compute.size());
-        self.tensor(handle)
+        let (client, device) = (self.client.clone(), self.device.clone());
+        let handle = client.empty(0);
+        CubeTensor::new_contiguous(client, device, self.shape.clone(), handle, self.dtype)
     }
 
     fn zeros(&self, count: usize) -> CubeTensor<R> {

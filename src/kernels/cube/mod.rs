@@ -1,12 +1,14 @@
 //! Kernels in CubeCL, generic over its runtimes, on plain device memory: CUDA, Vulkan (SPIR-V), WebGPU (WGSL).
 //!
 //! [`CubeWeight`] is a packed weight; what it computes is written in [`tensor`](crate::tensor). Integer sums are those of every other
-//! family. The epilogue keeps the written order, with rounding by integer operations; a device whose division is not correctly rounded,
-//! or which flushes subnormal numbers (Vulkan and WGSL allow both), may choose a dynamic scale 2 ulp away and a code 1 away.
+//! family. The epilogue keeps the written order, with rounding and division by integer operations where a device may do either in its own
+//! way, and barriers where a compiler could join or reorder two roundings. What is left to a device of Vulkan or WGSL is whether it takes
+//! subnormal numbers for 0.
 
 mod activation;
 mod buffer;
 mod device;
+mod division;
 mod grid;
 mod layout;
 mod product_float;

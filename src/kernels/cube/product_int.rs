@@ -137,7 +137,7 @@ fn product<F: Float>(
                     #[unroll]
                     for r in 0..rule.rows {
                         let sum = f32::cast_from(sum_i32(acc[r]));
-                        total[r] = total[r] + opaque(sum * scale, zero);
+                        total[r] = opaque(total[r] + opaque(sum * scale, zero), zero);
                         acc[r] = V4::<i32>::new(0i32);
                     }
                 }
@@ -159,12 +159,13 @@ fn product<F: Float>(
                     if comptime!(rule.shifted && !rule.centered) {
                         let point = parameters[(row * 2u32 + 1u32) as usize];
                         let weights = i32::reinterpret(zeros[(sizes.sums + channel) as usize]);
-                        let shift = round_to((point * scale) * f32::cast_from(weights), zero, rule.dtype);
+                        let shift = opaque(point * scale, zero) * f32::cast_from(weights);
+                        let shift = round_to(shift, zero, rule.dtype);
                         let less = round_to(opaque(t, zero) - opaque(shift, zero), zero, rule.dtype);
                         let corrected = select(sum == i32::cast_from(point) * weights, 0.0f32.runtime(), less);
                         t = select(point == 0.0f32, t, corrected);
                     }
-                    value = t * scales[channel as usize];
+                    value = opaque(t, zero) * scales[channel as usize];
                 }
                 if comptime!(rule.bias) {
                     value = opaque(value, zero) + f32::cast_from(bias[channel as usize]);
