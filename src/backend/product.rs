@@ -112,11 +112,12 @@ fn transposed_product<B: Backend, K: QuantKernels<B>>(packed: &Packed<K::Weight>
 
 fn add_bias<B: Backend>(y: FloatTensor<B>, bias: Option<FloatTensor<B>>) -> FloatTensor<B> {
     match bias {
-        Some(bias) => {
+        // A sum over no elements would be launched as a grid of none, which CUDA refuses.
+        Some(bias) if y.shape().num_elements() > 0 => {
             let rank = y.rank();
             B::float_add(y, with_rank::<B>(bias, rank))
         }
-        None => y,
+        _ => y,
     }
 }
 

@@ -14,7 +14,7 @@ use burn_quantized::kernels::QuantKernels;
 use burn_quantized::spec::{Granularity, MappingType};
 use burn_quantized::{Native, Quantized};
 
-crate::on_devices!(every_config, calibration, bad_batches, an_embedding, records);
+crate::on_devices!(every_config, no_rows, calibration, bad_batches, an_embedding, records);
 
 #[derive(Module, Debug)]
 struct Net<B: BurnBackend> {
@@ -119,6 +119,23 @@ where
             report.layers[1].config,
             distance(&got, &want)
         );
+    }
+}
+
+/// Layers take an activation without rows, with a bias and without, in both orientations.
+fn no_rows<B: Backend>(device: &B::Device)
+where
+    Native: QuantKernels<B>,
+{
+    for config in configs() {
+        let (net, _) = quantize(twins::<B>(device).0, &*config).unwrap();
+        let rows = |columns| Tensor::<Quantized<B>, 2>::empty([0, columns], device);
+        let y = net.first.forward(rows(64));
+        assert_eq!((y.dims(), values(y).len()), ([0, 96], 0));
+        let y = net.second.forward(rows(96));
+        assert_eq!((y.dims(), values(y).len()), ([0, 40], 0));
+        let y = rows(40).matmul(net.second.weight.val().transpose());
+        assert_eq!((y.dims(), values(y).len()), ([0, 96], 0));
     }
 }
 
