@@ -134,6 +134,7 @@ macro_rules! lanes {
         const FLOAT_SHIFT: f32 = 8_388_608.0;
         const WIDE: bool = true;
         const FUSED: bool = true;
+        const LOOKUP: bool = true;
         const ROWS: &'static [usize] = &[12, 8, 4, 2, 1];
 
         #[inline(always)]
@@ -312,6 +313,12 @@ macro_rules! lanes {
                 }
                 out
             }
+        }
+        #[inline(always)]
+        fn lookup<const SHIFT: u32>(self, codes: __m512i, table: __m512) -> __m512 {
+            // The instruction reads the low four bits of each index.
+            // SAFETY: the token proves AVX-512 F.
+            unsafe { _mm512_permutexvar_ps(_mm512_srli_epi32::<SHIFT>(codes), table) }
         }
         #[inline(always)]
         fn round(self, dtype: FloatDtype, value: __m512) -> __m512 {

@@ -6,6 +6,7 @@ use super::layout::{Groups, TILE};
 use rayon::prelude::*;
 
 /// Float activations as `[block][padded K][rows of the block]`; a row that holds a NaN or an infinity is marked and becomes 0.
+/// Rows of the last block that `x` lacks are 0.
 pub fn pack_floats<I: Isa>(isa: I, x: &[f32], groups: &Groups, blocks: &[(usize, usize)]) -> (Vec<f32>, Vec<bool>) {
     let rows: usize = blocks.iter().map(|block| block.1).sum();
     let padded = groups.padded_k();
@@ -18,7 +19,7 @@ pub fn pack_floats<I: Isa>(isa: I, x: &[f32], groups: &Groups, blocks: &[(usize,
         (block, out_rest) = out_rest.split_at_mut(count * padded);
         (bad, bad_rest) = bad_rest.split_at_mut(*count);
         parts.push(PackFloats {
-            x: &x[first * groups.k..(first + count) * groups.k],
+            x: &x[first * groups.k..((first + count) * groups.k).min(x.len())],
             groups,
             out: block,
             bad,
@@ -54,9 +55,10 @@ impl<I: Isa> Block<I> for PackFloats<'_> {
                 out.copy_from_slice(&self.x[elements]);
                 continue;
             }
+            let given = self.x.len() / k;
             let mut rows = self.x.chunks_exact(k).map(|row| &row[elements.clone()]);
             let mut r = 0;
-            while count - r >= 4 {
+            while given - r >= 4 {
                 let mut four: [&[f32]; 4] = [&[]; 4];
                 four.iter_mut().zip(&mut rows).for_each(|(to, row)| *to = row);
                 transpose_four(four, &mut out[r..], count);

@@ -8,23 +8,7 @@ use super::float_weights::{
     CODES, FLOAT, FLOAT_BF16, FLOAT_BF16_USUAL, FLOAT_F16, FloatMode, FloatWeights, Part, SHARED,
 };
 use super::isa::{Block, Isa};
-use super::layout::{CHANNELS, Lanes, Line, TILE, each_quad};
-
-/// The method `tiles` for the width of the weight's codes.
-macro_rules! by_bits {
-    ($block:ident, $isa:ident, $kind:ident) => {
-        match $block.weights.w.bits() {
-            1 => $block.tiles::<I, 1, $kind>($isa),
-            2 => $block.tiles::<I, 2, $kind>($isa),
-            3 => $block.tiles::<I, 3, $kind>($isa),
-            4 => $block.tiles::<I, 4, $kind>($isa),
-            5 => $block.tiles::<I, 5, $kind>($isa),
-            6 => $block.tiles::<I, 6, $kind>($isa),
-            7 => $block.tiles::<I, 7, $kind>($isa),
-            _ => $block.tiles::<I, 8, $kind>($isa),
-        }
-    };
-}
+use super::layout::{CHANNELS, Lanes, Line, TILE, by_bits, each_quad};
 
 /// Parts of one panel to floats, `[k]`.
 pub struct Expand<'a> {
@@ -37,10 +21,15 @@ pub struct Expand<'a> {
 impl<I: Isa> Block<I> for Expand<'_> {
     #[inline(always)]
     fn run(mut self, isa: I) {
-        match self.weights.kind {
-            CODES => by_bits!(self, isa, CODES),
-            _ => by_bits!(self, isa, SHARED),
+        macro_rules! tiles {
+            ($bits:literal) => {
+                match self.weights.kind {
+                    CODES => self.tiles::<I, $bits, CODES>(isa),
+                    _ => self.tiles::<I, $bits, SHARED>(isa),
+                }
+            };
         }
+        by_bits!(self.weights.w.bits(), tiles);
         match self.weights.kind {
             FLOAT => self.finish::<I, FLOAT>(isa),
             FLOAT_F16 => self.finish::<I, FLOAT_F16>(isa),
@@ -191,6 +180,14 @@ pub fn few_rows<I: Isa>(weights: &FloatWeights, rows: usize) -> Option<usize> {
 impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FewRows<'_, MR, NR> {
     #[inline(always)]
     fn run(self, isa: I) {
+        macro_rules! tiles {
+            ($bits:literal) => {
+                match self.weights.kind {
+                    CODES => self.tiles::<I, $bits, CODES>(isa),
+                    _ => self.tiles::<I, $bits, SHARED>(isa),
+                }
+            };
+        }
         match (self.weights.kind, self.weights.w.bits()) {
             (SHARED, 4) => self.tiles::<I, 4, SHARED>(isa),
             (SHARED, 8) => self.tiles::<I, 8, SHARED>(isa),
@@ -198,8 +195,7 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FewRows<'_, MR, NR> 
             (CODES, 8) => self.tiles::<I, 8, CODES>(isa),
             (FLOAT, 4) if MR < 4 => self.tiles::<I, 4, FLOAT>(isa),
             (FLOAT_BF16_USUAL, 4) if MR < 4 => self.tiles::<I, 4, FLOAT_BF16_USUAL>(isa),
-            (SHARED, _) if MR == 1 => by_bits!(self, isa, SHARED),
-            (CODES, _) if MR == 1 => by_bits!(self, isa, CODES),
+            (SHARED | CODES, bits) if MR == 1 => by_bits!(bits, tiles),
             (kind, bits) => unreachable!("no block of {MR} rows for kind {kind} and {bits} bits"),
         }
     }

@@ -7,6 +7,7 @@ use super::blocks::Tile;
 use super::float::pack_floats;
 use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, few_rows};
 use super::float_finish::FinishFloat;
+use super::float_lookup::{self, LOOKUPS, Lookup, Sums, looks_up};
 use super::float_weights::{FloatWeights, Part, parts};
 use super::isa::Isa;
 use super::layout::{Lanes, Line, TILE};
@@ -20,34 +21,28 @@ use rayon::prelude::*;
 const PANELS: usize = 8;
 /// Rows whose accumulators a thread keeps.
 const ROWS: usize = 256;
+/// Panels that share the looked up sums of a block of rows.
+const LOOKUP_PANELS: usize = 32;
 /// Most tiles of a chunk, whose floats fill a first-level cache.
 const CHUNK: usize = 4;
 /// The operation for a weight without a treatment of activations.
 pub fn float_linear<I: Isa>(isa: I, call: Linear) {
     let w = call.weight;
     let weights = FloatWeights::new(w, call.dtype);
-    let few = few_rows::<I>(&weights, call.rows);
+    let lookup = looks_up::<I>(&weights);
+    let few = few_rows::<I>(&weights, call.rows).filter(|_| !lookup);
     let blocks = match few {
         Some(rows) => vec![(0, rows)],
+        None if lookup => row_blocks(call.rows, float_lookup::ROWS),
         None => row_blocks(call.rows, most_rows::<I>()),
     };
-    let mut padded = Vec::new();
-    let x = match few {
-        // Rows of zeros fill the block.
-        Some(rows) if rows > call.rows => {
-            padded.reserve_exact(rows * w.groups.k);
-            padded.extend_from_slice(call.x);
-            padded.resize(rows * w.groups.k, 0.0);
-            &padded
-        }
-        _ => call.x,
-    };
-    let (x, bad) = pack_floats(isa, x, &w.groups, &blocks);
+    let (x, bad) = pack_floats(isa, call.x, &w.groups, &blocks);
     let parts = parts(&w.groups);
-    let product = FloatProduct {
+    let mut product = FloatProduct {
         isa,
         weights: &weights,
         x: &x,
+        sums: Vec::new(),
         bad: &bad,
         blocks: &blocks,
         parts: &parts,
@@ -55,10 +50,18 @@ pub fn float_linear<I: Isa>(isa: I, call: Linear) {
         dtype: call.dtype,
         bias: call.bias,
     };
+    if let ([(_, rows)], true) = (blocks.as_slice(), lookup) {
+        let mut sums = product.room_for_sums(*rows);
+        product.fill_sums(0, *rows, &mut sums);
+        product.sums = sums;
+    }
     let small = estimated_ns(w, call.rows, I::WIDE) < FORK_NS;
     let threads = if small { 1 } else { rayon::current_num_threads() };
     let mut pieces = pieces(w, call.rows, threads, call.y);
     let run = |piece: &mut Piece| {
+        if lookup {
+            return product.lookup(piece);
+        }
         let done = few.map_or(0, |rows| product.few_rows(piece, rows));
         product.many_rows(piece, done)
     };
@@ -105,6 +108,8 @@ struct FloatProduct<'a, I: Isa> {
     weights: &'a FloatWeights<'a>,
     /// `[block][padded K][rows of the block]`.
     x: &'a [f32],
+    /// What codes look up, where there is one block of rows; else a thread makes it.
+    sums: Vec<Lanes<f32>>,
     /// Which rows hold a NaN or an infinity.
     bad: &'a [bool],
     /// First row and number of rows.
@@ -160,6 +165,70 @@ impl<I: Isa> FloatProduct<'_, I> {
             }
         } else {
             0
+        }
+    }
+
+    fn room_for_sums(&self, rows: usize) -> Vec<Lanes<f32>> {
+        let w = self.weights.w;
+        vec![EMPTY; w.groups.total_tiles * w.bits() as usize * LOOKUPS * rows]
+    }
+
+    /// What codes look up for a block of rows.
+    fn fill_sums<'s>(&self, first: usize, rows: usize, room: &'s mut [Lanes<f32>]) -> &'s [Lanes<f32>] {
+        let w = self.weights.w;
+        let (bits, padded) = (w.bits() as usize, w.groups.padded_k());
+        let out = &mut room[..w.groups.total_tiles * bits * LOOKUPS * rows];
+        self.isa.enter(Sums {
+            x: &self.x[first * padded..][..padded * rows],
+            rows,
+            bits,
+            zero: w.zero.code(0, 0),
+            out,
+        });
+        out
+    }
+
+    /// Some panels at a time, whose codes stay in a near cache while the blocks of rows pass; the sums of a block are made for all of them.
+    fn lookup(&self, piece: &mut Piece) {
+        let mut own = match self.sums.is_empty() {
+            true => self.room_for_sums(float_lookup::ROWS),
+            false => Vec::new(),
+        };
+        for first_panel in piece.panels.clone().step_by(LOOKUP_PANELS) {
+            let panels = first_panel..(first_panel + LOOKUP_PANELS).min(piece.panels.end);
+            for (first, rows) in self.blocks {
+                let sums = match self.sums.is_empty() {
+                    true => self.fill_sums(*first, *rows, &mut own),
+                    false => &self.sums,
+                };
+                macro_rules! some {
+                    ($mr:literal, $nr:literal, $panel:expr) => {{
+                        let mut acc = [[EMPTY; $nr]; $mr];
+                        self.isa.enter(Lookup::<$mr, $nr> {
+                            sums,
+                            parts: self.parts,
+                            weights: self.weights,
+                            panel: $panel,
+                            acc: &mut acc,
+                        });
+                        let rows = *first..first + $mr;
+                        self.finish(piece, $panel..$panel + $nr, rows, acc.as_flattened(), $nr);
+                    }};
+                }
+                macro_rules! panels {
+                    ($mr:literal) => {{
+                        let mut panel = panels.start;
+                        while panels.end - panel >= float_lookup::PANELS {
+                            some!($mr, 4, panel);
+                            panel += float_lookup::PANELS;
+                        }
+                        for panel in panel..panels.end {
+                            some!($mr, 1, panel);
+                        }
+                    }};
+                }
+                by_rows!(*rows, panels, 1 2 3 4);
+            }
         }
     }
 

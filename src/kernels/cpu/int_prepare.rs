@@ -2,7 +2,7 @@
 
 use super::blocks::GroupZeros;
 use super::isa::{Block, Isa, widen};
-use super::layout::{Lanes, Line, QUADS, TILE, each_quad};
+use super::layout::{Lanes, Line, QUADS, TILE, by_bits, each_quad};
 use super::values::Values;
 
 /// Unpacks a chunk of one panel; what is not wanted is empty.
@@ -30,16 +30,15 @@ impl<I: Isa> Block<I> for Prepare<'_> {
         for (i, scale) in self.scale.iter_mut().enumerate() {
             isa.store(self.values.read(isa, self.at + i), scale);
         }
-        match self.bits {
-            1 => self.unpack::<I, 1>(isa),
-            2 => self.unpack::<I, 2>(isa),
-            3 => self.unpack::<I, 3>(isa),
-            4 => self.unpack::<I, 4>(isa),
-            5 => self.unpack::<I, 5>(isa),
-            6 => self.unpack::<I, 6>(isa),
-            7 => self.unpack::<I, 7>(isa),
-            _ => self.sums(isa),
+        macro_rules! codes {
+            (8) => {
+                self.sums(isa)
+            };
+            ($bits:literal) => {
+                self.unpack::<I, $bits>(isa)
+            };
         }
+        by_bits!(self.bits, codes);
     }
 }
 

@@ -3,9 +3,10 @@
 // A block counts through several arrays with the same `j`.
 #![allow(clippy::needless_range_loop)]
 
+use super::activation::needs_sums;
 use super::int_blocks::{Grouping, narrow_quads};
 use super::isa::{Block, Isa, widen};
-use super::layout::{Lanes, Line, QUADS, each_quad};
+use super::layout::{Lanes, Line, QUADS, by_bits, each_quad};
 use super::linear::zeros;
 use super::weight::CpuWeight;
 
@@ -32,22 +33,23 @@ pub struct OneRowGroups<'a, Q, const NR: usize> {
 impl<I: Isa, const NR: usize> Block<I> for OneRowGroups<'_, I::Quad, NR> {
     #[inline(always)]
     fn run(self, isa: I) {
-        match self.w.bits() {
-            1 => self.tiles::<I, 1>(isa),
-            2 => self.tiles::<I, 2>(isa),
-            3 => self.tiles::<I, 3>(isa),
-            4 => self.tiles::<I, 4>(isa),
-            5 => self.tiles::<I, 5>(isa),
-            6 => self.tiles::<I, 6>(isa),
-            7 => self.tiles::<I, 7>(isa),
-            _ => self.tiles::<I, 8>(isa),
+        let sums = needs_sums(&self.w.activation);
+        macro_rules! tiles {
+            ($bits:literal) => {
+                match sums {
+                    true => self.tiles::<I, $bits, true>(isa),
+                    false => self.tiles::<I, $bits, false>(isa),
+                }
+            };
         }
+        by_bits!(self.w.bits(), tiles)
     }
 }
 
 impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
+    /// `SUMS` where products need the sums of the weight.
     #[inline(always)]
-    fn tiles<I: Isa<Quad = Q>, const BITS: usize>(self, isa: I) {
+    fn tiles<I: Isa<Quad = Q>, const BITS: usize, const SUMS: bool>(self, isa: I) {
         let w = self.w;
         let (x, _) = self.x.as_chunks::<QUADS>();
         let total = w.groups.total_tiles;
@@ -84,16 +86,22 @@ impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
                             let quads = narrow_quads::<I>(BITS as u32);
                             if quads > 0 {
                                 narrow[0] = isa.narrow_dot(narrow[0], bytes, x[$q]);
-                                narrow[1] = isa.narrow_dot(narrow[1], bytes, narrow_ones);
+                                if SUMS {
+                                    narrow[1] = isa.narrow_dot(narrow[1], bytes, narrow_ones);
+                                }
                                 if ($q + 1) % quads == 0 {
                                     acc[0][j] = isa.add_narrow(acc[0][j], narrow[0]);
-                                    w_sums[j] = isa.add_narrow(w_sums[j], narrow[1]);
+                                    if SUMS {
+                                        w_sums[j] = isa.add_narrow(w_sums[j], narrow[1]);
+                                    }
                                     narrow.fill(isa.splat_i32(0));
                                 }
                             } else {
                                 let weights = isa.weights(bytes);
                                 acc[0][j] = isa.dot(acc[0][j], weights, x[$q]);
-                                w_sums[j] = isa.dot(w_sums[j], weights, ones);
+                                if SUMS {
+                                    w_sums[j] = isa.dot(w_sums[j], weights, ones);
+                                }
                             }
                         };
                     }
@@ -103,7 +111,6 @@ impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
             let elements = w.groups.elements(group).len();
             for j in 0..NR {
                 let at = (self.panel + j) * w.groups.count + group;
-                let w_sum = isa.add_i32(w_sums[j], zeros(w, at, 0).of_group(isa, 0, of_group.len(), elements));
                 let mut one = [[acc[0][j]]];
                 match &w.zero {
                     super::weight::Zeros::Codes(codes) => {
@@ -113,7 +120,11 @@ impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
                     }
                     _ => one[0][0] = isa.add_i32(one[0][0], isa.splat_i32(*x_sum)),
                 }
-                self.grouping.add_product(isa, &mut one, [w_sum], &[self.x_zero]);
+                if SUMS {
+                    let zeros = zeros(w, at, 0).of_group(isa, 0, of_group.len(), elements);
+                    let w_sum = isa.add_i32(w_sums[j], zeros);
+                    self.grouping.add_product(isa, &mut one, [w_sum], &[self.x_zero]);
+                }
                 let scale = w.scale.read(isa, at);
                 let scaled = match self.grouping.magic {
                     true => Grouping::scaled(isa, one[0][0], scale, self.grouping.offset(isa, scale)),

@@ -133,6 +133,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
 
     /// The instructions of products with float activations: of tiers that differ in integer products only, one.
     type Float: Isa;
+    /// Whether float products of codes of 1 or 2 bits use [`Isa::lookup`].
+    const LOOKUP: bool = false;
     /// Panels whose codes are expanded in registers for one row; 0 where they are not.
     const ONE_ROW: usize = 0;
 
@@ -169,6 +171,17 @@ pub trait Isa: Copy + Send + Sync + 'static {
             unpack_quad::<BITS, Q>(tile, &mut quad);
         }
         self.floats(&quad, decoder.zero)
+    }
+    /// Of each channel's 32 bits, the four from `SHIFT` on select a lane of `table`.
+    #[inline(always)]
+    fn lookup<const SHIFT: u32>(self, codes: Self::Bytes, table: Self::F32) -> Self::F32 {
+        let (mut line, mut from, mut out) = (Line::ZERO, Lanes([0.0; CHANNELS]), Lanes([0.0; CHANNELS]));
+        self.store_bytes(codes, &mut line);
+        self.store(table, &mut from);
+        for (out, bytes) in out.0.iter_mut().zip(line.0.as_chunks::<4>().0) {
+            *out = from.0[(u32::from_le_bytes(*bytes) >> SHIFT & 15) as usize];
+        }
+        self.load(&out)
     }
     /// As [`FloatDtype::round`] in each lane.
     #[inline(always)]

@@ -107,6 +107,23 @@ macro_rules! each_quad {
 }
 pub(super) use each_quad;
 
+/// `$call!(BITS)` for codes of `$bits` bits.
+macro_rules! by_bits {
+    ($bits:expr, $call:ident) => {
+        match $bits {
+            1 => $call!(1),
+            2 => $call!(2),
+            3 => $call!(3),
+            4 => $call!(4),
+            5 => $call!(5),
+            6 => $call!(6),
+            7 => $call!(7),
+            _ => $call!(8),
+        }
+    };
+}
+pub(super) use by_bits;
+
 /// Packs the 8 quads of a tile, one code a byte, into `out.len()` lines: that many bits a code.
 pub fn pack_tile(quads: &[Line; QUADS], out: &mut [Line]) {
     let bits = out.len();
@@ -167,16 +184,15 @@ fn unpack_tiles<const BITS: usize>(lines: &[Line], out: &mut [Line]) {
 /// Unpacks whole tiles of `bits`-bit codes to quads of one code a byte.
 #[inline(always)]
 pub fn unpack(bits: u32, lines: &[Line], out: &mut [Line]) {
-    match bits {
-        1 => unpack_tiles::<1>(lines, out),
-        2 => unpack_tiles::<2>(lines, out),
-        3 => unpack_tiles::<3>(lines, out),
-        4 => unpack_tiles::<4>(lines, out),
-        5 => unpack_tiles::<5>(lines, out),
-        6 => unpack_tiles::<6>(lines, out),
-        7 => unpack_tiles::<7>(lines, out),
-        _ => out[..lines.len()].copy_from_slice(lines),
+    macro_rules! tiles {
+        (8) => {
+            out[..lines.len()].copy_from_slice(lines)
+        };
+        ($bits:literal) => {
+            unpack_tiles::<$bits>(lines, out)
+        };
     }
+    by_bits!(bits, tiles);
 }
 
 #[cfg(test)]

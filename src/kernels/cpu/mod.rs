@@ -15,6 +15,7 @@ mod float;
 mod float_blocks;
 mod float_finish;
 mod float_linear;
+mod float_lookup;
 mod float_weights;
 mod int_blocks;
 mod int_linear;

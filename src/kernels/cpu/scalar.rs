@@ -18,6 +18,7 @@ fn map<T: Copy, U: Copy + Default>(a: [T; CHANNELS], b: [T; CHANNELS], f: impl F
 
 impl Isa for Scalar {
     type Float = Scalar;
+    const LOOKUP: bool = true;
 
     #[inline(always)]
     fn float(self) -> Scalar {
