@@ -16,6 +16,7 @@ crate::on_devices!(
     every_treatment,
     half_precision,
     sizes,
+    matrix_instructions,
     views,
     empty,
     names_and_refusals
@@ -140,6 +141,78 @@ where
     }
 }
 
+/// What matrix instructions serve where a device has them: K and groups that blocks of 64 divide, few and many rows.
+fn matrix_instructions<B: Backend>(device: &B::Device)
+where
+    Native: QuantKernels<B>,
+{
+    let mut rng = StdRng::seed_from_u64(8);
+    let int8 = ActivationQuantization::int8_dynamic(ActivationScale::PerToken);
+    let shifted = ActivationQuantization::int8_dynamic_asymmetric();
+    let dtypes = dtypes::<B>(device);
+    let mut turn = 0;
+    let mut products = |w: &AffineQuantizedTensor, how, counts: &[usize]| {
+        for count in counts {
+            turn += 1;
+            product::<B>(
+                &mut rng,
+                *count,
+                w,
+                how,
+                dtypes[turn % dtypes.len()],
+                turn % 2 == 0,
+                device,
+            );
+        }
+    };
+    let mut from = StdRng::seed_from_u64(9);
+    for how in [int8, shifted, fixed(IntDtype::INT8, -17)] {
+        products(
+            &weight(&mut from, [70, 192], [1, 192], IntDtype::INT8, Zero::None),
+            how,
+            &[1, 12, 70],
+        );
+        products(
+            &weight(&mut from, [48, 256], [1, 32], IntDtype::INT4, Zero::None),
+            how,
+            &[3, 70],
+        );
+    }
+    products(
+        &weight(&mut from, [300, 512], [1, 128], IntDtype::INT4, Zero::None),
+        shifted,
+        &[1, 140, 520],
+    );
+    products(
+        &weight(&mut from, [300, 256], [1, 256], IntDtype::INT8, Zero::None),
+        int8,
+        &[520],
+    );
+    let float = ActivationQuantization::None;
+    for zero in [Zero::None, Zero::Same, Zero::Blocks, Zero::Float] {
+        products(
+            &weight(&mut from, [70, 192], [1, 32], IntDtype::UINT4, zero),
+            float,
+            &[1, 12, 70],
+        );
+        products(
+            &weight(&mut from, [48, 256], [1, 256], IntDtype::UINT8, zero),
+            float,
+            &[2, 70],
+        );
+        products(
+            &weight(&mut from, [300, 512], [1, 128], IntDtype::UINT4, zero),
+            float,
+            &[1, 20, 140],
+        );
+    }
+    products(
+        &weight(&mut from, [64, 256], [1, 64], IntDtype::INT3, Zero::None),
+        float,
+        &[4, 520],
+    );
+}
+
 /// Leading dims, a slice, a transposed and an expanded view.
 fn views<B: Backend>(device: &B::Device)
 where
@@ -182,7 +255,8 @@ where
             &pack::<B>(&w, how, device),
             None,
         );
-        assert_eq!((y.dims(), values(y).len()), ([2, 0, 5], 0));
+        // Burn cannot read a tensor of no elements on CUDA: its own copy is a launch of nothing.
+        assert_eq!(y.dims(), [2, 0, 5]);
         let w = weight(&mut rng, [3, 0], [1, 1], IntDtype::INT4, Zero::None);
         let packed = pack::<B>(&w, how, device);
         let bias: Tensor<B, 1> = tensor(&[1.0, 2.0, 3.0], [3], FloatDtype::F32, device);

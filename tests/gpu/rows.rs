@@ -28,6 +28,7 @@ where
                 ([1, 1], [1, 1]),
                 ([17, 33], [1, 33]),
                 ([33, 100], [4, 24]),
+                ([21, 128], [1, 32]),
                 ([3, 0], [1, 1]),
                 ([0, 5], [1, 5]),
             ] {
@@ -65,8 +66,10 @@ where
 {
     let mut rng = StdRng::seed_from_u64(12);
     for dtype in dtypes::<B>(device) {
-        for (bits, zero) in [(8, Zero::None), (4, Zero::Blocks), (3, Zero::Same), (4, Zero::Float)] {
-            let w = weight(&mut rng, [19, 77], [2, 40], IntDtype::uint(bits).unwrap(), zero);
+        let kinds = [(8, Zero::None), (4, Zero::Blocks), (3, Zero::Same), (4, Zero::Float)];
+        let shapes = [(77, 40), (128, 64)];
+        for ((bits, zero), (k, group)) in kinds.into_iter().flat_map(|kind| shapes.map(|shape| (kind, shape))) {
+            let w = weight(&mut rng, [19, k], [2, group], IntDtype::uint(bits).unwrap(), zero);
             let dense = w.dequantize(dtype);
             let rows = [18, 0, 3, 3, 7];
             let y = gather::<B>(
@@ -75,10 +78,10 @@ where
                 dtype,
                 device,
             );
-            assert_eq!(y.dims(), [5, 77]);
+            assert_eq!(y.dims(), [5, k]);
             let want: Vec<f32> = rows
                 .iter()
-                .flat_map(|row| &dense[*row as usize * 77..][..77])
+                .flat_map(|row| &dense[*row as usize * k..][..k])
                 .copied()
                 .collect();
             assert_eq!(values(y), want, "{dtype}, {bits} bits, {zero:?}");
@@ -124,6 +127,8 @@ where
     for (shape, block, zero) in [
         ([70, 77], [1, 24], Zero::Blocks),
         ([130, 40], [1, 40], Zero::None),
+        ([70, 128], [1, 64], Zero::Blocks),
+        ([33, 64], [1, 64], Zero::Same),
         ([1, 33], [1, 32], Zero::Float),
     ] {
         let w = weight(&mut rng, shape, block, IntDtype::UINT4, zero);

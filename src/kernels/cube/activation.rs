@@ -17,7 +17,7 @@ const UNITS: usize = 128;
 
 /// Where a scale comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Source {
+pub(super) enum Source {
     /// The row itself.
     Row,
     /// The ranges of every row.
@@ -28,37 +28,58 @@ enum Source {
 
 /// What a compiled kernel is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Rule {
-    source: Source,
-    mapping: MappingType,
+pub(super) struct Rule {
+    pub source: Source,
+    pub mapping: MappingType,
     /// Dtype of the activation.
-    dtype: FloatDtype,
+    pub dtype: FloatDtype,
     /// Dtype of the scale.
-    scale_dtype: FloatDtype,
+    pub scale_dtype: FloatDtype,
     /// The product takes the zero point off the codes: padding holds it.
     centered: bool,
     /// The device divides as IEEE 754 says.
     divides: bool,
+    order: Order,
+}
+
+/// Where the codes of a row lie.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Order {
+    /// `[row][chunk][8]` words.
+    Chunks,
+    /// `[block of 64 k][row][16]` words, in the order of [`fragments`](super::fragments).
+    Blocks,
+}
+
+/// The word of a row's codes `4 · word ..`.
+#[cube]
+fn word_at(word: u32, row: u32, words: u32, rows: u32, #[comptime] order: Order) -> u32 {
+    let mut at = row * words + word;
+    if comptime!(order == Order::Blocks) {
+        let inner = ((word % 8u32) / 2u32) * 4u32 + ((word % 16u32) / 8u32) * 2u32 + word % 2u32;
+        at = ((word / 16u32) * rows + row) * 16u32 + inner;
+    }
+    at
 }
 
 /// The numbers of a rule.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Numbers {
-    low: i32,
-    high: i32,
-    eps: f32,
+pub(super) struct Numbers {
+    pub low: i32,
+    pub high: i32,
+    pub eps: f32,
     /// Largest finite value of the activation's dtype.
-    largest: f32,
+    pub largest: f32,
     /// Scale of a calibrated activation.
-    scale: f32,
+    pub scale: f32,
     /// `1 / scale`, correctly rounded; infinite where it overflows.
-    reciprocal: f32,
+    pub reciprocal: f32,
     /// Zero point of a calibrated activation.
-    zero_point: i32,
+    pub zero_point: i32,
     /// The bits of a NaN.
-    nan: u32,
+    pub nan: u32,
     /// 0.
-    zero: u32,
+    pub zero: u32,
 }
 
 /// The smallest and the largest value of a row, zero included, and 1 where it is not finite (its range is then `0..=0`).
@@ -134,7 +155,7 @@ fn bounded(scale: f32, numbers: &Numbers) -> f32 {
 
 /// Scale and zero point of the range `low..=high`, which holds 0.
 #[cube]
-fn choose(low: f32, high: f32, numbers: &Numbers, #[comptime] rule: Rule) -> Array<f32> {
+pub(super) fn choose(low: f32, high: f32, numbers: &Numbers, #[comptime] rule: Rule) -> Array<f32> {
     let mut chosen = Array::<f32>::new(2usize);
     let min_code = f32::cast_from(numbers.low);
     let max_code = f32::cast_from(numbers.high);
@@ -253,14 +274,14 @@ fn quantize_rows<F: Float>(
             let code = select(inside, code, padding);
             packed |= (u32::reinterpret(code) & 0xffu32) << comptime!(8 * i as u32);
         }
-        codes[(row * words + word) as usize] = packed;
+        codes[word_at(word, row, words, rows, rule.order) as usize] = packed;
         word += comptime!(UNITS as u32);
     }
 }
 
 /// Rows as codes.
 pub(super) struct Codes {
-    /// `[rows][chunk][8]` words of four codes.
+    /// Words of four codes.
     pub codes: Buffer,
     /// `[rows][scale, zero point]`.
     pub parameters: Buffer,
@@ -270,9 +291,21 @@ pub(super) struct Codes {
 ///
 /// # Panics
 /// If the treatment keeps floats.
-pub(super) fn quantize<R: Runtime>(weight: &CubeWeight<R>, x: &Buffer, rows: usize, dtype: FloatDtype) -> Codes {
+pub(super) fn quantize<R: Runtime>(
+    weight: &CubeWeight<R>,
+    x: &Buffer,
+    rows: usize,
+    dtype: FloatDtype,
+    order: Order,
+) -> Codes {
     let (client, chunks) = (&weight.client, weight.chunks());
-    let (rule, numbers) = rule(dtype, weight.is_centered(), is_native(client), &weight.activation);
+    let (rule, numbers) = rule(
+        dtype,
+        weight.is_centered(),
+        is_native(client),
+        order,
+        &weight.activation,
+    );
     let storage = super::storage(dtype);
     let ranges = Buffer::empty(
         client,
@@ -304,24 +337,20 @@ pub(super) fn quantize<R: Runtime>(weight: &CubeWeight<R>, x: &Buffer, rows: usi
         parameters.arg(),
         rows as u32,
         chunks.launch(),
-        NumbersLaunch::new(
-            numbers.low,
-            numbers.high,
-            numbers.eps,
-            numbers.largest,
-            numbers.scale,
-            numbers.reciprocal,
-            numbers.zero_point,
-            numbers.nan,
-            numbers.zero,
-        ),
+        numbers.launch(),
         rule,
         storage,
     );
     Codes { codes, parameters }
 }
 
-fn rule(dtype: FloatDtype, centered: bool, divides: bool, activation: &ActivationQuantization) -> (Rule, Numbers) {
+pub(super) fn rule(
+    dtype: FloatDtype,
+    centered: bool,
+    divides: bool,
+    order: Order,
+    activation: &ActivationQuantization,
+) -> (Rule, Numbers) {
     let mut numbers = Numbers {
         low: 0,
         high: 0,
@@ -351,6 +380,7 @@ fn rule(dtype: FloatDtype, centered: bool, divides: bool, activation: &Activatio
                 scale_dtype: FloatDtype::F32,
                 centered,
                 divides,
+                order,
             }
         }
         ActivationQuantization::Dynamic {
@@ -376,10 +406,28 @@ fn rule(dtype: FloatDtype, centered: bool, divides: bool, activation: &Activatio
                 scale_dtype,
                 centered,
                 divides,
+                order,
             }
         }
     };
     (rule, numbers)
+}
+
+impl Numbers {
+    /// The argument of a kernel.
+    pub(super) fn launch<R: Runtime>(&self) -> NumbersLaunch<R> {
+        NumbersLaunch::new(
+            self.low,
+            self.high,
+            self.eps,
+            self.largest,
+            self.scale,
+            self.reciprocal,
+            self.zero_point,
+            self.nan,
+            self.zero,
+        )
+    }
 }
 
 impl Chunks {

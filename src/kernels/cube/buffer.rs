@@ -2,8 +2,10 @@
 #![allow(unsafe_code)]
 
 use bytemuck::Pod;
+use cubecl::ir::{ElemType, StorageType, Type, UIntKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use cubecl::zspace::{Shape, Strides};
 
 /// An array of `len` elements. Never empty: a kernel may be given an array that it does not read.
 #[derive(Clone, Debug)]
@@ -56,6 +58,11 @@ impl Buffer {
         Self { handle, len, size }
     }
 
+    /// Whether bulk copies can read it: it begins at a multiple of 16 bytes.
+    pub fn is_aligned(&self) -> bool {
+        self.handle.offset_start.unwrap_or(0).is_multiple_of(16)
+    }
+
     /// The memory.
     pub fn into_handle(self) -> Handle {
         self.handle
@@ -75,6 +82,27 @@ impl Buffer {
     pub fn arg_of<R: Runtime>(&self, size: usize) -> ArrayArg<R> {
         // SAFETY: `new` checked that the memory holds `len` elements of `self.size` bytes, and nothing changes either afterwards.
         unsafe { ArrayArg::from_raw_parts(self.handle.clone(), self.len * self.size / size) }
+    }
+
+    /// A view of the array as 32-bit words in 3 dims, from which boxes are copied; what lies outside `shape` is 0.
+    ///
+    /// # Panics
+    /// If the array is smaller than the view.
+    pub fn map<R: Runtime>(&self, shape: [usize; 3], strides: [usize; 3], tile: [usize; 3]) -> TensorMapArg<R, Tiled> {
+        let end: usize = shape.iter().zip(&strides).map(|(n, stride)| (n - 1) * stride).sum();
+        assert!(
+            (end + 1) * 4 <= self.len * self.size,
+            "a view of {shape:?} words with strides {strides:?} in {} bytes",
+            self.len * self.size
+        );
+        // SAFETY: the last word of the view lies inside the memory, whose length `new` checked.
+        let tensor = unsafe { TensorArg::from_raw_parts(self.handle.clone(), strides.into(), shape.into()) };
+        let word = StorageType::Scalar(ElemType::UInt(UIntKind::U32));
+        let mut map = TensorMapArg::new(TiledArgs { tile_size: tile.into() }, tensor, Type::new(word));
+        // Kernels never ask for the shape: with one, each launch would upload it first.
+        // SAFETY: as above; a tensor without dims has one element.
+        map.tensor = unsafe { TensorArg::from_raw_parts(self.handle.clone(), Strides::new(&[]), Shape::new([])) };
+        map
     }
 
     /// The elements, on the host: waits for the device.

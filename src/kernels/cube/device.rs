@@ -1,5 +1,7 @@
 //! Device code that every kernel of this folder shares: rounding, codes, positions.
 
+use super::fragments::{Operand, container};
+use super::layout::Arrangement;
 use crate::dtype::FloatDtype;
 use cubecl::prelude::*;
 
@@ -72,6 +74,7 @@ pub(super) fn sum_f32(v: V4<f32>) -> f32 {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Packing {
     pub bits: usize,
+    pub arrangement: Arrangement,
 }
 
 /// The unsigned codes of one chunk of one of `n` channels.
@@ -81,14 +84,69 @@ pub(super) fn decode(
     chunk: u32,
     channel: u32,
     n: u32,
+    chunks: &Chunks,
     #[comptime] packing: Packing,
 ) -> Array<V4<i32>> {
-    decode_stream(
-        words,
-        chunk * comptime!(packing.bits as u32) * n + channel,
-        n,
-        packing.bits,
-    )
+    match comptime!(packing.arrangement) {
+        Arrangement::Streams => decode_stream(
+            words,
+            chunk * comptime!(packing.bits as u32) * n + channel,
+            n,
+            packing.bits,
+        ),
+        Arrangement::Fragments(operand) => {
+            decode_fragment(words, chunk, channel, chunks.count / 2u32, packing.bits, operand)
+        }
+    }
+}
+
+/// The integer zero point that is kept at `at`.
+#[cube]
+pub(super) fn zero_point_at(zeros: &Array<u32>, at: usize, #[comptime] packing: Packing) -> i32 {
+    if comptime!(packing.arrangement == Arrangement::Fragments(Operand::Halves)) {
+        i32::cast_from(f32::reinterpret(zeros[at]))
+    } else {
+        i32::reinterpret(zeros[at])
+    }
+}
+
+/// `blocks` are those of a channel.
+#[cube]
+fn decode_fragment(
+    words: &Array<u32>,
+    chunk: u32,
+    channel: u32,
+    blocks: u32,
+    #[comptime] bits: usize,
+    #[comptime] operand: Operand,
+) -> Array<V4<i32>> {
+    let container = comptime!(container(bits));
+    let block = (channel / 16u32) * blocks + chunk / 2u32;
+    let h = (channel % 16u32) / 8u32;
+    let lane = (channel % 8u32) * 4u32;
+    let q = chunk % 2u32;
+    let mut codes = Array::<V4<i32>>::new(CHUNK_VECTORS);
+    #[unroll]
+    for v in 0..CHUNK_VECTORS {
+        let t = comptime!((v / 2) as u32);
+        let half = comptime!((v % 2) as u32);
+        let mut at = block * 128u32 + (lane + t) * 4u32 + q * 2u32 + half;
+        let mut shift = h * 4u32;
+        if comptime!(container == 8) {
+            at = block * 256u32 + q * 128u32 + (lane + t) * 4u32 + half * 2u32 + h;
+            shift = 0u32.runtime();
+        }
+        let word = words[at as usize] >> shift;
+        let mut vector = V4::<i32>::empty();
+        #[unroll]
+        for i in 0..4usize {
+            let stored = word >> comptime!(operand.shift(container, 0, i) as u32);
+            let code = stored + comptime!(1u32 << (bits - 1));
+            vector[i] = i32::cast_from(code & comptime!((1u32 << bits) - 1));
+        }
+        codes[v] = vector;
+    }
+    codes
 }
 
 /// `at` is the first word of the chunk, `stride` the distance to the next.

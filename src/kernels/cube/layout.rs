@@ -9,6 +9,7 @@
 //! word(chunk, j, channel) = words[(chunk · bits + j) · N + channel]          j = 0..bits
 //! ```
 
+use super::fragments::{self, Operand};
 use crate::dtype::pack::PackedRows;
 use rayon::prelude::*;
 
@@ -16,6 +17,15 @@ use rayon::prelude::*;
 pub(super) const CHUNK: usize = 32;
 /// Words of a channel that are moved together: a line of a host's cache.
 const LINE: usize = 16;
+
+/// The order of a weight's codes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Arrangement {
+    /// Bit streams, a word of each channel side by side: every width, group and device.
+    Streams,
+    /// Operands of matrix instructions, see [`fragments`]. K is a multiple of 64, and so is the group, or it is 32.
+    Fragments(Operand),
+}
 
 /// The sizes of a weight `[N, K]` on the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +38,7 @@ pub(super) struct Layout {
     pub bits: usize,
     /// Elements along K that share a scale, at least 1.
     pub group: usize,
+    pub arrangement: Arrangement,
 }
 
 impl Layout {
@@ -52,11 +63,17 @@ impl Layout {
 
     /// Words of the whole weight.
     pub fn words(&self) -> usize {
-        self.chunks() * self.bits * self.n
+        match self.arrangement {
+            Arrangement::Streams => self.chunks() * self.bits * self.n,
+            Arrangement::Fragments(_) => fragments::words(self),
+        }
     }
 
     /// The codes in the order of the device.
     pub fn pack(&self, codes: &PackedRows) -> Vec<u32> {
+        if let Arrangement::Fragments(operand) = self.arrangement {
+            return fragments::pack(self, operand, codes);
+        }
         if self.is_stream() && self.words() > 0 {
             return self.transpose(codes.as_bytes());
         }
@@ -103,6 +120,13 @@ impl Layout {
 
     /// The codes, row-major, one a byte.
     pub fn unpack(&self, words: &[u32]) -> Vec<u8> {
+        if let Arrangement::Fragments(operand) = self.arrangement {
+            let code = |i: usize| {
+                let (word, shift) = fragments::position(self, operand, i % self.k, i / self.k);
+                fragments::load(self, words[word] >> shift)
+            };
+            return (0..self.n * self.k).map(code).collect();
+        }
         let mask = (1u32 << self.bits) - 1;
         let code = |i: usize| {
             let (word, shift) = self.position(i % self.k, i / self.k);
@@ -140,7 +164,33 @@ mod tests {
                 (2, 0, 1),
                 (0, 5, 5),
             ] {
-                let layout = Layout { n, k, bits, group };
+                let layout = Layout {
+                    n,
+                    k,
+                    bits,
+                    group,
+                    arrangement: Arrangement::Streams,
+                };
+                let codes: Vec<u8> = (0..n * k).map(|i| (i * 37 % (1 << bits)) as u8).collect();
+                let packed = PackedRows::pack(bits as u32, n, k, codes.iter().copied());
+                assert_eq!(layout.unpack(&layout.pack(&packed)), codes, "{layout:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_come_back() {
+        for bits in 1..=8 {
+            for operand in [Operand::Bytes, Operand::Halves] {
+                let (n, k) = (21, 192);
+                let arrangement = Arrangement::Fragments(operand);
+                let layout = Layout {
+                    n,
+                    k,
+                    bits,
+                    group: 32,
+                    arrangement,
+                };
                 let codes: Vec<u8> = (0..n * k).map(|i| (i * 37 % (1 << bits)) as u8).collect();
                 let packed = PackedRows::pack(bits as u32, n, k, codes.iter().copied());
                 assert_eq!(layout.unpack(&layout.pack(&packed)), codes, "{layout:?}");
@@ -152,7 +202,14 @@ mod tests {
     fn rows_of_packed_codes_become_the_words_of_the_picture() {
         for bits in 1..=8 {
             for (n, k, group) in [(1, 1, 1), (3, 33, 33), (5, 200, 64), (2, 64, 32), (40, 1100, 128)] {
-                let layout = Layout { n, k, bits, group };
+                let arrangement = Arrangement::Streams;
+                let layout = Layout {
+                    n,
+                    k,
+                    bits,
+                    group,
+                    arrangement,
+                };
                 let codes: Vec<u8> = (0..n * k).map(|i| (i * 37 % (1 << bits)) as u8).collect();
                 let words = layout.pack(&PackedRows::pack(bits as u32, n, k, codes.iter().copied()));
                 for (i, code) in codes.iter().enumerate() {
@@ -176,6 +233,7 @@ mod tests {
             k: 130,
             bits: 4,
             group: 64,
+            arrangement: Arrangement::Streams,
         };
         assert_eq!((layout.groups(), layout.chunks_per_group(), layout.chunks()), (3, 2, 5));
     }
@@ -187,6 +245,7 @@ mod tests {
             k: 3,
             bits: 4,
             group: 3,
+            arrangement: Arrangement::Streams,
         };
         let packed = PackedRows::pack(4, 2, 3, [1, 2, 3, 4, 5, 6].into_iter());
         assert_eq!(layout.pack(&packed), [0x321, 0x654, 0, 0, 0, 0, 0, 0]);

@@ -6,23 +6,51 @@
 //! subnormal numbers for 0.
 
 mod activation;
+mod activation_blocks;
 mod buffer;
 mod device;
 mod division;
+mod epilogue;
+mod fragments;
 mod grid;
 mod layout;
+mod mma_float;
+mod mma_int;
 mod product_float;
 mod product_int;
+mod ring;
 mod rows;
+mod select;
 mod weight;
 
 pub use weight::CubeWeight;
 
 use crate::dtype::FloatDtype;
+use crate::spec::ActivationQuantization;
+use activation::{Codes, Order};
 use buffer::Buffer;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use layout::{Arrangement, Layout};
+
+/// Activations on a device as integers and their scales, see [`CubeWeight::quantize`].
+pub struct CubeActivation {
+    codes: Codes,
+    rows: usize,
+    dtype: FloatDtype,
+    layout: Layout,
+    activation: ActivationQuantization,
+}
+
+impl core::fmt::Debug for CubeActivation {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("CubeActivation")
+            .field("rows", &self.rows)
+            .field("dtype", &self.dtype)
+            .finish_non_exhaustive()
+    }
+}
 
 impl<R: Runtime> CubeWeight<R> {
     /// `y [rows, N] = x [rows, K] · Wᵀ + bias [N]`, all of dtype `dtype` and row-major.
@@ -34,11 +62,63 @@ impl<R: Runtime> CubeWeight<R> {
         check("linear", rows, n.max(self.layout.chunks() * layout::CHUNK), k.min(n));
         let x = Buffer::new(x, rows * k, dtype.size());
         let bias = bias.map(|bias| Buffer::new(bias, n, dtype.size()));
-        let y = if self.activation.is_quantized() {
-            let codes = activation::quantize(self, &x, rows, dtype);
-            product_int::int_product(self, &codes, rows, dtype, bias.as_ref())
+        if self.activation.is_quantized() {
+            return self.product(&self.codes(&x, rows, dtype), bias);
+        }
+        let y = match self.tiling(rows, dtype) {
+            Some(tiling) if x.is_aligned() => mma_float::float_product(self, &x, rows, tiling, dtype, bias.as_ref()),
+            _ => product_float::float_product(self, &x, rows, dtype, bias.as_ref()),
+        };
+        y.into_handle()
+    }
+
+    /// `x [rows, K]` of dtype `dtype` as the integers that this weight multiplies; `None` where it takes float activations.
+    ///
+    /// # Panics
+    /// As [`CubeWeight::linear`].
+    pub fn quantize(&self, x: Handle, rows: usize, dtype: FloatDtype) -> Option<CubeActivation> {
+        let [n, k] = self.shape();
+        check("quantize", rows, n.max(self.layout.chunks() * layout::CHUNK), k.min(n));
+        let x = Buffer::new(x, rows * k, dtype.size());
+        self.activation.is_quantized().then(|| self.codes(&x, rows, dtype))
+    }
+
+    /// [`CubeWeight::linear`] of an activation that this weight, or one of its duplicates, quantized.
+    ///
+    /// # Panics
+    /// If another kind of weight quantized it, or the memory of `bias` is smaller than `[N]`.
+    pub fn linear_quantized(&self, x: &CubeActivation, bias: Option<Handle>) -> Handle {
+        let bias = bias.map(|bias| Buffer::new(bias, self.layout.n, x.dtype.size()));
+        self.product(x, bias)
+    }
+
+    fn codes(&self, x: &Buffer, rows: usize, dtype: FloatDtype) -> CubeActivation {
+        let codes = if self.layout.arrangement == Arrangement::Streams {
+            activation::quantize(self, x, rows, dtype, Order::Chunks)
         } else {
-            product_float::float_product(self, &x, rows, dtype, bias.as_ref())
+            activation_blocks::quantize(self, x, rows, dtype)
+                .unwrap_or_else(|| activation::quantize(self, x, rows, dtype, Order::Blocks))
+        };
+        CubeActivation {
+            codes,
+            rows,
+            dtype,
+            layout: self.layout,
+            activation: self.activation,
+        }
+    }
+
+    fn product(&self, x: &CubeActivation, bias: Option<Buffer>) -> Handle {
+        assert!(
+            x.layout == self.layout && x.activation == self.activation,
+            "an activation quantized for {:?} meets a weight of {:?}",
+            x.layout,
+            self.layout
+        );
+        let (rows, dtype) = (x.rows, x.dtype);
+        let y = match self.tiling(rows, dtype) {
+            Some(tiling) => mma_int::int_product(self, &x.codes, rows, tiling, dtype, bias.as_ref()),
+            None => product_int::int_product(self, &x.codes, rows, dtype, bias.as_ref()),
         };
         y.into_handle()
     }

@@ -2,7 +2,9 @@
 //! A unit owns a channel and up to [`ROWS`] rows; the cube shares the rows' values.
 
 use super::buffer::Buffer;
-use super::device::{CHUNK_VECTORS, Chunks, Packing, V4, decode, is_not_finite, opaque, position, round_to, sum_f32};
+use super::device::{
+    CHUNK_VECTORS, Chunks, Packing, V4, decode, is_not_finite, opaque, position, round_to, sum_f32, zero_point_at,
+};
 use super::grid::Grid;
 use super::product_int::{CHANNELS, ROWS, TILE};
 use super::weight::CubeWeight;
@@ -111,9 +113,9 @@ fn product<F: Float>(
             let block = (group * sizes.n + column) as usize;
             let mut zero_point = sizes.zero_point;
             if comptime!(rule.zero == Zero::Blocks) {
-                zero_point = i32::reinterpret(zeros[block]);
+                zero_point = zero_point_at(zeros, block, rule.packing);
             }
-            let codes = decode(words, chunk, column, sizes.n, rule.packing);
+            let codes = decode(words, chunk, column, sizes.n, &chunks, rule.packing);
             let at = ((chunk - first) * 8u32) as usize;
             #[unroll]
             for q in 0..CHUNK_VECTORS {

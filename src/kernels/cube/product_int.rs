@@ -120,7 +120,7 @@ fn product<F: Float>(
             if comptime!(rule.zero_points) {
                 zero_point = i32::reinterpret(zeros[(group * sizes.n + column) as usize]);
             }
-            let codes = decode(words, chunk, column, sizes.n, rule.packing);
+            let codes = decode(words, chunk, column, sizes.n, &chunks, rule.packing);
             let at = ((chunk - first) * 8u32) as usize;
             #[unroll]
             for q in 0..CHUNK_VECTORS {

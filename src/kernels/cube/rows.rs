@@ -1,7 +1,7 @@
 //! What else a packed weight does on any device: rows of it, and the product with its transpose.
 
 use super::buffer::Buffer;
-use super::device::{CHUNK_VECTORS, Chunks, Packing, V4, decode, opaque, position, round_to};
+use super::device::{CHUNK_VECTORS, Chunks, Packing, V4, decode, opaque, position, round_to, zero_point_at};
 use super::grid::Grid;
 use super::product_float::{Sizes, Zero, float_values};
 use super::weight::CubeWeight;
@@ -49,7 +49,7 @@ fn values(
 fn origin(block: usize, zeros: &Array<u32>, sizes: &Sizes, #[comptime] rule: Rule) -> i32 {
     let mut origin = sizes.zero_point;
     if comptime!(rule.zero == Zero::Blocks) {
-        origin = i32::reinterpret(zeros[block]);
+        origin = zero_point_at(zeros, block, rule.packing);
     }
     origin
 }
@@ -77,7 +77,7 @@ fn gather_rows<F: Float, I: Int>(
     let channel = select(exists, u32::cast_from(index), 0u32.runtime());
     let block = (chunk / chunks.per_group * sizes.n + channel) as usize;
     let origin = origin(block, zeros, &sizes, rule);
-    let codes = decode(words, chunk, channel, sizes.n, rule.packing);
+    let codes = decode(words, chunk, channel, sizes.n, &chunks, rule.packing);
     #[unroll]
     for q in 0..CHUNK_VECTORS {
         let steps = V4::<f32>::cast_from(codes[q] - V4::<i32>::new(origin));
@@ -123,7 +123,7 @@ fn transposed_product<F: Float>(
     while channel < sizes.n {
         let block = (group * sizes.n + channel) as usize;
         let origin = origin(block, zeros, &sizes, rule);
-        let codes = decode(words, chunk, channel, sizes.n, rule.packing);
+        let codes = decode(words, chunk, channel, sizes.n, &chunks, rule.packing);
         let mut gradients = Array::<f32>::new(ROWS);
         #[unroll]
         for r in 0..ROWS {

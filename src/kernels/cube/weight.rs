@@ -2,9 +2,12 @@
 
 use super::buffer::Buffer;
 use super::device::{Chunks, Packing};
-use super::layout::Layout;
+use super::fragments::{Operand, container};
+use super::layout::{Arrangement, Layout};
 use super::product_float::{SizesLaunch, Zero};
 use super::product_int::is_shifted;
+use super::select::{self, Hardware, Problem, Tiling};
+use crate::dtype::FloatDtype;
 use crate::dtype::pack::PackedRows;
 use crate::kernels::Unsupported;
 use crate::primitives::ZeroPoints;
@@ -25,6 +28,9 @@ const MAX_N: usize = 4_000_000;
 pub struct CubeWeight<R: Runtime> {
     pub(super) client: ComputeClient<R>,
     pub(super) layout: Layout,
+    pub(super) hardware: Hardware,
+    problem: Problem,
+    zero: Zero,
     pub(super) activation: ActivationQuantization,
     /// Everything but the codes, on the host, for records.
     parts: Arc<AffineParts>,
@@ -35,6 +41,8 @@ pub struct CubeWeight<R: Runtime> {
     pub(super) zeros: Buffer,
     /// Where `Σ (code − zero point)` of each channel begins in `zeros`.
     pub(super) sums: usize,
+    /// The dtypes of two bytes that hold every scale and float zero point.
+    halves: Vec<FloatDtype>,
     /// The zero point of every block, where it is the same; `None` where `zeros` says it.
     pub(super) zero_point: Option<i32>,
 }
@@ -61,7 +69,11 @@ impl<R: Runtime> CubeWeight<R> {
             return Err(Box::new(Unsupported { weight, reason }));
         }
         let parts = weight.parts().clone();
-        let layout = layout(&parts);
+        let hardware = Hardware::of(client.properties());
+        let mut layout = layout(&parts);
+        let problem = problem(&layout, &parts, &activation);
+        layout.arrangement = select::arrangement(&hardware, &problem);
+        let halves = layout.arrangement == Arrangement::Fragments(Operand::Halves);
         let min = parts.dtype.min();
         let spread = |at: usize| {
             let (group, channel) = (at / layout.n, at % layout.n);
@@ -73,21 +85,42 @@ impl<R: Runtime> CubeWeight<R> {
             ZeroPoints::Int(same) if zero(&parts) == Zero::Same => {
                 (Vec::new(), Some(same.first().copied().unwrap_or(0) - min))
             }
+            // The kernels of matrix instructions count in floats.
+            ZeroPoints::Int(zero) if halves => (
+                blocks().map(|block| ((zero[block] - min) as f32).to_bits()).collect(),
+                None,
+            ),
             ZeroPoints::Int(zero) => (blocks().map(|block| (zero[block] - min) as u32).collect(), None),
             ZeroPoints::Float(zero) => (blocks().map(|block| zero[block].to_bits()).collect(), None),
         };
         let sums = zeros.len();
         if needs_sums(&layout, &activation) {
-            zeros.extend(channel_sums(&weight).into_iter().map(|sum| sum as u32));
+            zeros.extend(group_sums(&weight, &layout).into_iter().map(|sum| sum as u32));
         }
+        let fits = |dtype: &FloatDtype| {
+            let float_zeros = match &parts.zero_point {
+                ZeroPoints::Float(zero) => zero.as_slice(),
+                _ => &[],
+            };
+            parts
+                .scale
+                .iter()
+                .chain(float_zeros)
+                .all(|value| dtype.round(*value) == *value)
+        };
+        let held = [FloatDtype::F16, FloatDtype::BF16].into_iter().filter(fits).collect();
         let scales: Vec<f32> = blocks().map(|block| parts.scale[block]).collect();
         Ok(Self {
             words: Buffer::upload(&client, &layout.pack(weight.packed_codes())),
             scales: Buffer::upload(&client, &scales),
             zeros: Buffer::upload(&client, &zeros),
             sums,
+            halves: held,
             zero_point,
             layout,
+            hardware,
+            problem,
+            zero: zero(&parts),
             activation,
             parts: Arc::new(parts),
             client,
@@ -124,7 +157,7 @@ impl<R: Runtime> CubeWeight<R> {
     }
 
     /// The kernel that serves any number of rows of activations: activation and weight, then the family.
-    pub fn kernel_name(&self, _rows: usize) -> String {
+    pub fn kernel_name(&self, rows: usize) -> String {
         let short =
             |dtype: crate::dtype::IntDtype| format!("{}{}", if dtype.is_signed() { "i" } else { "u" }, dtype.bits());
         let activation = match self.activation {
@@ -133,7 +166,52 @@ impl<R: Runtime> CubeWeight<R> {
                 short(dtype)
             }
         };
-        format!("{activation}{} cube_portable", short(self.parts.dtype))
+        let family = self.family(rows);
+        format!("{activation}{} {family}", short(self.parts.dtype))
+    }
+
+    /// The tiling of a product through matrix instructions with activations of `dtype`; `None` where the portable kernels serve.
+    pub(super) fn tiling(&self, rows: usize, dtype: FloatDtype) -> Option<Tiling> {
+        let Arrangement::Fragments(operand) = self.layout.arrangement else {
+            return None;
+        };
+        if operand == Operand::Halves && dtype == FloatDtype::F32 {
+            return None;
+        }
+        let code = container(self.layout.bits);
+        let (bytes, ordered) = match operand {
+            Operand::Bytes => (1, self.layout.groups() > 1),
+            Operand::Halves => (2, false),
+        };
+        Some(select::tiling(
+            &self.hardware,
+            &self.problem,
+            rows,
+            code,
+            bytes,
+            ordered,
+        ))
+    }
+
+    /// The integer that is subtracted from every code: the zero point, or the middle code of float zero points.
+    pub(super) fn origin(&self) -> i32 {
+        match self.zero() {
+            Zero::Float => self.parts.mid() - self.parts.dtype.min(),
+            _ => self.zero_point.unwrap_or(0),
+        }
+    }
+
+    /// Whether scales and float zero points are values of `dtype`.
+    pub(super) fn has_scales_of(&self, dtype: FloatDtype) -> bool {
+        self.halves.contains(&dtype)
+    }
+
+    /// The family of kernels that serves `rows` rows.
+    fn family(&self, rows: usize) -> &'static str {
+        match self.tiling(rows, FloatDtype::F16) {
+            Some(_) => "cube_mma",
+            None => "cube_portable",
+        }
     }
 
     /// Bytes of the weight at rest, as [`AffineQuantizedTensor::bytes`] counts those of [`CubeWeight::unpack`]; asks the host alone.
@@ -152,7 +230,10 @@ impl<R: Runtime> CubeWeight<R> {
     }
 
     pub(super) fn packing(&self) -> Packing {
-        Packing { bits: self.layout.bits }
+        Packing {
+            bits: self.layout.bits,
+            arrangement: self.layout.arrangement,
+        }
     }
 
     pub(super) fn chunks(&self) -> Chunks {
@@ -165,17 +246,12 @@ impl<R: Runtime> CubeWeight<R> {
     }
 
     pub(super) fn zero(&self) -> Zero {
-        zero(&self.parts)
+        self.zero
     }
 
     /// The numbers of a kernel over `rows` rows.
     pub(super) fn sizes(&self, rows: usize) -> SizesLaunch<R> {
-        let middle = || self.parts.mid() - self.parts.dtype.min();
-        let zero_point = match self.zero() {
-            Zero::Float => middle(),
-            _ => self.zero_point.unwrap_or(0),
-        };
-        SizesLaunch::new(rows as u32, self.layout.n as u32, zero_point, f32::NAN.to_bits(), 0)
+        SizesLaunch::new(rows as u32, self.layout.n as u32, self.origin(), f32::NAN.to_bits(), 0)
     }
 }
 
@@ -185,6 +261,26 @@ fn layout(parts: &AffineParts) -> Layout {
         k: parts.shape[1],
         bits: parts.dtype.bits() as usize,
         group: parts.block_size[1].max(1),
+        arrangement: Arrangement::Streams,
+    }
+}
+
+/// What the weight asks of its kernels.
+fn problem(layout: &Layout, parts: &AffineParts, activation: &ActivationQuantization) -> Problem {
+    let middle = 1i32 << (layout.bits - 1);
+    let is_middle = match &parts.zero_point {
+        ZeroPoints::None => -parts.dtype.min() == middle,
+        ZeroPoints::Int(zero) => zero.iter().all(|zero| zero - parts.dtype.min() == middle),
+        ZeroPoints::Float(_) => false,
+    };
+    Problem {
+        n: layout.n,
+        k: layout.k,
+        group: layout.group,
+        int8: activation.is_quantized() && activation.is_signed(),
+        float: !activation.is_quantized(),
+        middle: is_middle,
+        float_zero: matches!(parts.zero_point, ZeroPoints::Float(_)),
     }
 }
 
@@ -197,7 +293,9 @@ fn zero(parts: &AffineParts) -> Zero {
 }
 
 fn is_centered(layout: &Layout, activation: &ActivationQuantization) -> bool {
-    is_shifted(activation) && (layout.groups() > 1 || !activation.is_signed())
+    is_shifted(activation)
+        && layout.arrangement == Arrangement::Streams
+        && (layout.groups() > 1 || !activation.is_signed())
 }
 
 /// Whether a product corrects its sums by the activation's zero point.
@@ -205,21 +303,26 @@ fn needs_sums(layout: &Layout, activation: &ActivationQuantization) -> bool {
     is_shifted(activation) && !is_centered(layout, activation)
 }
 
-/// `Σ (code − zero point)` of each channel of a weight with one integer zero point a channel.
-fn channel_sums(weight: &AffineQuantizedTensor) -> Vec<i32> {
+/// `Σ (code − zero point)` of each block of a weight with integer zero points, `[group][N]`.
+fn group_sums(weight: &AffineQuantizedTensor, layout: &Layout) -> Vec<i32> {
     let (parts, codes) = (weight.parts(), weight.codes());
-    let (n, k) = (parts.shape[0], parts.shape[1]);
-    let sum = |channel: usize| {
+    let (n, k, groups) = (layout.n, layout.k, layout.groups());
+    let sum = |at: usize| {
+        let (group, channel) = (at / n, at % n);
         let zero = match &parts.zero_point {
-            ZeroPoints::Int(zero) => zero.get(channel / parts.block_size[0]).copied().unwrap_or(0),
+            ZeroPoints::Int(zero) => {
+                let block = channel / parts.block_size[0] * groups + group;
+                zero.get(block).copied().unwrap_or(0)
+            }
             _ => 0,
         };
-        codes[channel * k..(channel + 1) * k]
+        let end = ((group + 1) * layout.group).min(k);
+        codes[channel * k + group * layout.group..channel * k + end]
             .iter()
             .map(|code| code - zero)
             .sum()
     };
-    (0..n).map(sum).collect()
+    (0..groups * n).map(sum).collect()
 }
 
 /// Why no kernel serves a weight on a device whose largest array takes `largest` bytes.

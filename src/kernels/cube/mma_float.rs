@@ -1,0 +1,628 @@
+//! The product of f16 or bf16 activations with a weight of codes through matrix instructions (`m16n8k16`, f32 sums): codes become halves
+//! in registers, exactly; scales meet the f32 sum of a group.
+
+use super::buffer::Buffer;
+use super::device::is_not_finite;
+use super::epilogue::rounded;
+use super::fragments::{BLOCK, TILE, container};
+use super::grid::Grid;
+use super::product_float::Zero;
+use super::ring::{Barriers, Line, NoShapes, barriers, retyped, tile_lines};
+use super::select::Tiling;
+use super::weight::CubeWeight;
+use crate::dtype::FloatDtype;
+use cubecl::prelude::*;
+
+type Pair<T> = Vector<T, Const<2>>;
+
+/// What a compiled kernel is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Rule {
+    tiling: Tiling,
+    bits: usize,
+    container: usize,
+    zero: Zero,
+    /// Several scales along K.
+    grouped: bool,
+    /// A group is half a block: 32 codes.
+    half_blocks: bool,
+    /// Neighbouring blocks of a stage that a plane sums up before the scale.
+    run: usize,
+    /// Stages cover K without a rest.
+    whole: bool,
+    /// Scales and float zero points are values of the activation's dtype.
+    half_scales: bool,
+    bias: bool,
+    dtype: FloatDtype,
+}
+
+impl Rule {
+    /// Bits of a half whose last place counts 1, and its value.
+    fn magic(&self) -> (u32, f32) {
+        match self.dtype {
+            FloatDtype::BF16 => (0x4300_4300, 128.0),
+            _ => (0x6400_6400, 1024.0),
+        }
+    }
+
+    /// What turns stored codes into codes counted from the smallest of the container.
+    fn center(&self) -> u32 {
+        if self.container == 4 { 0x0008_0008 } else { 0x0080_0080 }
+    }
+
+    /// Groups that a plane meets in a step; one where the channel has one.
+    fn groups_in_step(&self) -> usize {
+        if self.grouped {
+            let blocks = self.tiling.blocks / self.tiling.planes_k;
+            if self.half_blocks {
+                2 * blocks
+            } else {
+                blocks / self.run
+            }
+        } else {
+            1
+        }
+    }
+
+    /// Scales that a plane needs in a step.
+    fn in_step(&self) -> usize {
+        self.groups_in_step() * 2 * self.tiling.tiles
+    }
+
+    /// Codes of the container below the smallest of the weight.
+    fn below(&self) -> f32 {
+        (1 << (self.container - 1)) as f32 - (1 << (self.bits - 1)) as f32
+    }
+}
+
+/// The numbers of a product.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+struct Sizes {
+    rows: u32,
+    n: u32,
+    /// Blocks of 64 k.
+    blocks: u32,
+    /// Blocks of a group, at least 1.
+    group_blocks: u32,
+    /// The zero point of every block, or the middle code, counted from the smallest code.
+    zero_point: f32,
+    /// The bits of a NaN.
+    nan: u32,
+    /// 0.
+    zero: u32,
+}
+
+/// Two codes of `word`, the low byte or nibble of each half, less `origin`.
+#[cube]
+fn pair_of<F: Float>(word: u32, origin: f32, #[comptime] rule: Rule) -> Pair<F> {
+    let center = comptime!(rule.center());
+    if comptime!(rule.container == 8 && rule.dtype == FloatDtype::BF16) {
+        // 2^23 + code, of which the difference is exact and has no more than 8 digits.
+        let low = ((word & 0xffu32) ^ 0x80u32) | 0x4b00_0000u32;
+        let high = (((word >> 16u32) & 0xffu32) ^ 0x80u32) | 0x4b00_0000u32;
+        let low = f32::reinterpret(low) - (origin + 8_388_608.0f32);
+        let high = f32::reinterpret(high) - (origin + 8_388_608.0f32);
+        Pair::<F>::reinterpret((u32::reinterpret(low) >> 16u32) | (u32::reinterpret(high) & 0xffff_0000u32))
+    } else {
+        let (magic, one) = comptime!(rule.magic());
+        let mask = comptime!(if rule.container == 4 {
+            0x000f_000fu32
+        } else {
+            0x00ff_00ff
+        });
+        let bits = (word & mask) ^ comptime!(magic | center);
+        Pair::<F>::reinterpret(bits) - Pair::<F>::new(F::cast_from(origin + one))
+    }
+}
+
+/// The first operand of a step: registers of channel g and g + 8 for the first two k, then for the others. `origins` are the zero points
+/// of the channels, `middles` and `scales` those of float zero points.
+#[cube]
+fn channels_of<F: Float>(
+    line: Line,
+    origins: &Array<f32>,
+    scales: &Array<f32>,
+    middles: &Array<f32>,
+    zero: u32,
+    #[comptime] word: usize,
+    #[comptime] rule: Rule,
+) -> Array<Pair<F>> {
+    let mut a = Array::<Pair<F>>::new(4usize);
+    #[unroll]
+    for p in 0..2usize {
+        #[unroll]
+        for h in 0..2usize {
+            let mut source = line[comptime!(word)];
+            if comptime!(rule.container == 4) {
+                source = source >> comptime!((4 * h + 8 * p) as u32);
+            } else {
+                source = line[comptime!(word + h)] >> comptime!(8 * p as u32);
+            }
+            let mut values = pair_of::<F>(source, origins[h], rule);
+            if comptime!(rule.zero == Zero::Float) {
+                if comptime!(rule.half_scales) {
+                    let product = values * Pair::<F>::new(F::cast_from(scales[h]));
+                    let product = Pair::<F>::reinterpret(u32::reinterpret(product) ^ zero);
+                    values = product + Pair::<F>::new(F::cast_from(middles[h]));
+                } else {
+                    #[unroll]
+                    for e in 0..2usize {
+                        let product = F::cast_from(f32::cast_from(values[e]) * scales[h]);
+                        values[e] = F::cast_from(f32::cast_from(product) + middles[h]);
+                    }
+                }
+            }
+            a[comptime!(2 * p + h)] = values;
+        }
+    }
+    a
+}
+
+/// Scales, or zero points, that a plane needs in a step: of each run, channel g and g + 8 of each of its tiles.
+#[cube]
+fn of_step(
+    values: &Array<f32>,
+    step: usize,
+    plane_k: usize,
+    channel: usize,
+    sizes: &Sizes,
+    #[comptime] rule: Rule,
+) -> Array<f32> {
+    let tiling = comptime!(rule.tiling);
+    let mut found = Array::<f32>::new(comptime!(rule.in_step()));
+    #[unroll]
+    for r in 0..comptime!(rule.groups_in_step()) {
+        let run = comptime!(if rule.half_blocks { r / 2 } else { r });
+        let block = step * tiling.blocks + (comptime!(run * tiling.planes_k) + plane_k) * rule.run;
+        let block = min(block, sizes.blocks as usize - 1);
+        let mut group = block / sizes.group_blocks as usize;
+        if comptime!(rule.half_blocks) {
+            group = block * 2 + comptime!(r % 2);
+        }
+        #[unroll]
+        for i in 0..comptime!(2 * tiling.tiles) {
+            let channel = min(channel + comptime!(8 * i), sizes.n as usize - 1);
+            found[comptime!(r * 2 * tiling.tiles + i)] = values[group * sizes.n as usize + channel];
+        }
+    }
+    found
+}
+
+/// Copies the blocks of one step into a stage.
+#[cube]
+fn fill(
+    x: &TensorMap<u32, Tiled>,
+    words: &TensorMap<u32, Tiled>,
+    x_ring: &mut SharedMemory<Line>,
+    w_ring: &mut SharedMemory<Line>,
+    ring: &Barriers,
+    step: usize,
+    first_tile: usize,
+    first_row: usize,
+    #[comptime] slot: usize,
+    #[comptime] rule: Rule,
+) {
+    let tiling = comptime!(rule.tiling);
+    let w_stage = comptime!(tiling.cube_tiles() * tiling.blocks * tile_lines(rule.container));
+    let x_stage = comptime!(tiling.blocks * tiling.cube_rows() * 8);
+    let block = (step * tiling.blocks) as i32;
+    ring.full
+        .index(slot)
+        .arrive_and_expect_tx(1u32, comptime!(((w_stage + x_stage) * 16) as u32));
+    ring.full.index(slot).tma_load_3d(
+        words,
+        &mut w_ring.slice_mut(comptime!(slot * w_stage), comptime!((slot + 1) * w_stage)),
+        first_tile as i32,
+        block,
+        0i32,
+    );
+    ring.full.index(slot).tma_load_3d(
+        x,
+        &mut x_ring.slice_mut(comptime!(slot * x_stage), comptime!((slot + 1) * x_stage)),
+        2i32 * block,
+        first_row as i32,
+        0i32,
+    );
+}
+
+#[cube(launch)]
+fn product<F: Float>(
+    x: &TensorMap<u32, Tiled>,
+    words: &TensorMap<u32, Tiled>,
+    scales: &Array<f32>,
+    zeros: &Array<f32>,
+    bias: &Array<F>,
+    y: &mut Array<F>,
+    _shapes: NoShapes,
+    sizes: Sizes,
+    #[comptime] rule: Rule,
+    #[define(F)] _dtype: StorageType,
+) {
+    let tiling = comptime!(rule.tiling);
+    let stages = comptime!(tiling.stages);
+    let in_stage = comptime!(tiling.blocks);
+    let lines = comptime!(tile_lines(rule.container));
+    let cube_tiles = comptime!(tiling.cube_tiles());
+    let cube_rows = comptime!(tiling.cube_rows());
+    let w_stage = comptime!(cube_tiles * in_stage * lines);
+    let x_stage = comptime!(in_stage * cube_rows * 8);
+    let mut w_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * w_stage), 128usize);
+    let mut x_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * x_stage), 128usize);
+    let ring = barriers(tiling);
+
+    let lane = UNIT_POS_X as usize;
+    let plane = UNIT_POS_Y as usize;
+    let n = sizes.n as usize;
+    let blocks = sizes.blocks as usize;
+    let first_tile = CUBE_POS_X as usize * cube_tiles;
+    let first_row = (CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize) * cube_rows;
+    let steps = blocks.div_ceil(in_stage);
+    let rounds = steps.div_ceil(stages);
+    let leader = UNIT_POS == 0u32;
+    if leader {
+        #[unroll]
+        for s in 0..comptime!(tiling.ahead()) {
+            if s < steps {
+                fill(
+                    x,
+                    words,
+                    &mut x_ring,
+                    &mut w_ring,
+                    &ring,
+                    s,
+                    first_tile,
+                    first_row,
+                    s,
+                    rule,
+                );
+            }
+        }
+    }
+
+    let def = cmma::MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
+    let mt = comptime!(tiling.rows);
+    let rt = comptime!(tiling.tiles);
+    let g = lane / 4;
+    let t = lane % 4;
+    let plane_n = plane % comptime!(tiling.planes_n);
+    let plane_m = (plane / comptime!(tiling.planes_n)) % comptime!(tiling.planes_m);
+    let plane_k = plane / comptime!(tiling.planes_n * tiling.planes_m);
+    let own_tile = plane_n * rt;
+    let own_row = plane_m * comptime!(mt * 8);
+    let sums_groups = comptime!(rule.grouped && rule.zero != Zero::Float);
+
+    let mut acc = Sequence::<Array<Pair<f32>>>::new();
+    let mut total = Sequence::<Array<Pair<f32>>>::new();
+    #[unroll]
+    for _ in 0..comptime!(rt * mt) {
+        let mut zeros = Array::<Pair<f32>>::new(2usize);
+        zeros[0] = Pair::<f32>::new(0.0f32);
+        zeros[1] = Pair::<f32>::new(0.0f32);
+        acc.push(zeros);
+        if sums_groups {
+            let mut zeros = Array::<Pair<f32>>::new(2usize);
+            zeros[0] = Pair::<f32>::new(0.0f32);
+            zeros[1] = Pair::<f32>::new(0.0f32);
+            total.push(zeros);
+        }
+    }
+
+    // Those of the next step are on their way while this one is computed.
+    let uses_scales = comptime!(rule.grouped || rule.zero == Zero::Float);
+    let uses_zeros = comptime!(rule.zero != Zero::Same);
+    let own_channel = (first_tile + own_tile) * 16 + g;
+    let mut next_scales = Array::<f32>::new(comptime!(rule.in_step()));
+    let mut next_zeros = Array::<f32>::new(comptime!(rule.in_step()));
+    if uses_scales {
+        let found = of_step(scales, 0usize, plane_k, own_channel, &sizes, rule);
+        #[unroll]
+        for i in 0..comptime!(rule.in_step()) {
+            next_scales[i] = found[i];
+        }
+    }
+    if uses_zeros {
+        let found = of_step(zeros, 0usize, plane_k, own_channel, &sizes, rule);
+        #[unroll]
+        for i in 0..comptime!(rule.in_step()) {
+            next_zeros[i] = found[i];
+        }
+    }
+
+    for round in 0..rounds {
+        #[unroll]
+        for s in 0..stages {
+            let step = round * stages + s;
+            if step < steps {
+                let mut step_scales = Array::<f32>::new(comptime!(rule.in_step()));
+                let mut step_zeros = Array::<f32>::new(comptime!(rule.in_step()));
+                if uses_scales {
+                    let found = of_step(scales, step + 1, plane_k, own_channel, &sizes, rule);
+                    #[unroll]
+                    for i in 0..comptime!(rule.in_step()) {
+                        step_scales[i] = next_scales[i];
+                        next_scales[i] = found[i];
+                    }
+                }
+                if uses_zeros {
+                    let found = of_step(zeros, step + 1, plane_k, own_channel, &sizes, rule);
+                    #[unroll]
+                    for i in 0..comptime!(rule.in_step()) {
+                        step_zeros[i] = next_zeros[i];
+                        next_zeros[i] = found[i];
+                    }
+                }
+                let first = step * in_stage;
+                if leader {
+                    let next = step + comptime!(tiling.ahead());
+                    let slot = comptime!((s + tiling.ahead()) % stages);
+                    let turn = round + comptime!((s + tiling.ahead()) / stages);
+                    if next < steps {
+                        if turn > 0 {
+                            ring.empty.index(slot).wait_parity((turn as u32 + 1u32) % 2u32);
+                        }
+                        fill(
+                            x,
+                            words,
+                            &mut x_ring,
+                            &mut w_ring,
+                            &ring,
+                            next,
+                            first_tile,
+                            first_row,
+                            slot,
+                            rule,
+                        );
+                    }
+                }
+                sync_plane();
+                ring.full.index(s).wait_parity(round as u32 % 2u32);
+                #[unroll]
+                for own in 0..comptime!(in_stage / tiling.planes_k) {
+                    let run = comptime!(rule.run);
+                    let b = (comptime!(own / run * tiling.planes_k) + plane_k) * run + comptime!(own % run);
+                    let block = first + b;
+                    if comptime!(rule.whole).runtime() || block < blocks {
+                        #[unroll]
+                        for q in 0..2usize {
+                            let mut rows = Array::<Line>::new(mt);
+                            #[unroll]
+                            for j in 0..mt {
+                                let at = s * x_stage + (2 * b + q) * comptime!(cube_rows * 4);
+                                rows[j] = x_ring[at + (own_row + comptime!(j * 8) + g) * 4 + t];
+                            }
+                            let r = comptime!(if !rule.grouped {
+                                0
+                            } else if rule.half_blocks {
+                                2 * own + q
+                            } else {
+                                own / run
+                            });
+                            #[unroll]
+                            for i in 0..rt {
+                                let at = s * w_stage + ((own_tile + i) * in_stage + b) * lines + lane;
+                                let line = if comptime!(rule.container == 8) {
+                                    w_ring[at + comptime!(q * 32)]
+                                } else {
+                                    w_ring[at]
+                                };
+                                let mut origins = Array::<f32>::new(2usize);
+                                let mut scale = Array::<f32>::new(2usize);
+                                let mut middle = Array::<f32>::new(2usize);
+                                #[unroll]
+                                for h in 0..2usize {
+                                    let of = comptime!((r * rt + i) * 2 + h);
+                                    let mut origin = sizes.zero_point;
+                                    if comptime!(rule.zero == Zero::Blocks) {
+                                        origin = step_zeros[of];
+                                    }
+                                    origins[h] = origin + comptime!(rule.below());
+                                    if comptime!(rule.zero == Zero::Float) {
+                                        scale[h] = step_scales[of];
+                                        middle[h] = step_zeros[of];
+                                    }
+                                }
+                                #[unroll]
+                                for half in 0..2usize {
+                                    let word = comptime!(if rule.container == 8 { 2 * half } else { 2 * q + half });
+                                    let a = channels_of::<F>(line, &origins, &scale, &middle, sizes.zero, word, rule);
+                                    #[unroll]
+                                    for j in 0..mt {
+                                        let mut b = Array::<u32>::new(2usize);
+                                        b[0] = rows[j][comptime!(2 * half)];
+                                        b[1] = rows[j][comptime!(2 * half + 1)];
+                                        let into = acc.index_mut(comptime!(i * mt + j));
+                                        def.execute_inplace(&a, &retyped::<u32, Pair<F>>(&b), into);
+                                    }
+                                }
+                            }
+                            if comptime!(sums_groups && (rule.half_blocks || q == 1 && own % run == run - 1)) {
+                                #[unroll]
+                                for i in 0..rt {
+                                    #[unroll]
+                                    for j in 0..mt {
+                                        let sum = acc.index_mut(comptime!(i * mt + j));
+                                        let into = total.index_mut(comptime!(i * mt + j));
+                                        #[unroll]
+                                        for h in 0..2usize {
+                                            into[h] = into[h]
+                                                + sum[h]
+                                                    * Pair::<f32>::new(step_scales[comptime!((r * rt + i) * 2 + h)]);
+                                            sum[h] = Pair::<f32>::new(0.0f32);
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                sync_plane();
+                if lane == 0 {
+                    ring.empty.index(s).arrive();
+                }
+            }
+        }
+    }
+
+    if comptime!(tiling.planes_k > 1) {
+        // Sums of the planes that share K, `[plane_k][row][channel]`.
+        let channels = comptime!(tiling.cube_channels());
+        let mut sums = SharedMemory::<f32>::new(comptime!(tiling.planes_k * channels * cube_rows));
+        #[unroll]
+        for i in 0..rt {
+            #[unroll]
+            for j in 0..mt {
+                let own = if sums_groups {
+                    total.index(comptime!(i * mt + j))
+                } else {
+                    acc.index(comptime!(i * mt + j))
+                };
+                #[unroll]
+                for h in 0..2usize {
+                    #[unroll]
+                    for e in 0..2usize {
+                        let row = plane_k * cube_rows + own_row + comptime!(j * 8 + e) + 2 * t;
+                        sums[row * channels + (own_tile + i) * 16 + comptime!(8 * h) + g] = own[h][e];
+                    }
+                }
+            }
+        }
+        sync_cube();
+        let units = comptime!(tiling.planes() * 32);
+        let count = comptime!(channels * cube_rows);
+        #[unroll]
+        for at in 0..comptime!(count.div_ceil(units)) {
+            let index = comptime!(at * units) + UNIT_POS as usize;
+            let channel = first_tile * 16 + index % channels;
+            let row = first_row + index / channels;
+            if index < count && channel < n && row < sizes.rows as usize {
+                let mut sum = sums[index];
+                #[unroll]
+                for k in 1..comptime!(tiling.planes_k) {
+                    sum += sums[comptime!(k * count) + index];
+                }
+                y[row * n + channel] = output::<F>(sum, channel, scales, bias, &sizes, rule);
+            }
+        }
+    } else {
+        #[unroll]
+        for i in 0..rt {
+            #[unroll]
+            for h in 0..2usize {
+                let channel = (first_tile + own_tile + i) * 16 + comptime!(8 * h) + g;
+                if channel < n {
+                    #[unroll]
+                    for j in 0..mt {
+                        let own = if sums_groups {
+                            total.index(comptime!(i * mt + j))
+                        } else {
+                            acc.index(comptime!(i * mt + j))
+                        };
+                        #[unroll]
+                        for e in 0..2usize {
+                            let row = first_row + own_row + comptime!(j * 8 + e) + 2 * t;
+                            if row < sizes.rows as usize {
+                                y[row * n + channel] = output::<F>(own[h][e], channel, scales, bias, &sizes, rule);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The output of a sum; NaN where the row held a NaN or an infinity.
+#[cube]
+fn output<F: Float>(
+    sum: f32,
+    channel: usize,
+    scales: &Array<f32>,
+    bias: &Array<F>,
+    sizes: &Sizes,
+    #[comptime] rule: Rule,
+) -> F {
+    let mut value = sum;
+    if comptime!(!rule.grouped && rule.zero != Zero::Float) {
+        let scale = rounded::<F>(scales[channel], sizes.zero, rule.dtype, true);
+        let sum = rounded::<F>(sum, sizes.zero, rule.dtype, true);
+        value = rounded::<F>(sum * scale, sizes.zero, rule.dtype, true);
+    }
+    if comptime!(rule.bias) {
+        value = value + f32::cast_from(bias[channel]);
+    }
+    F::cast_from(select(is_not_finite(sum), f32::reinterpret(sizes.nan), value))
+}
+
+/// `y [rows, N]` of activations `x [rows, K]` of f16 or bf16; `rows` is at least 1.
+pub(super) fn float_product<R: Runtime>(
+    weight: &CubeWeight<R>,
+    x: &Buffer,
+    rows: usize,
+    tiling: Tiling,
+    dtype: FloatDtype,
+    bias: Option<&Buffer>,
+) -> Buffer {
+    let layout = weight.layout;
+    let container = container(layout.bits);
+    let (tiles, blocks, inner) = (layout.n.div_ceil(TILE), layout.k / BLOCK, 4 * tile_lines(container));
+    let grouped = layout.groups() > 1;
+    let group_blocks = (layout.group / BLOCK).max(1);
+    let shared = tiling.blocks / tiling.planes_k;
+    let rule = Rule {
+        tiling,
+        bits: layout.bits,
+        container,
+        zero: weight.zero(),
+        grouped,
+        half_blocks: grouped && layout.group < BLOCK,
+        run: if grouped {
+            [4, 2]
+                .into_iter()
+                .find(|run| group_blocks % run == 0 && shared % run == 0)
+                .unwrap_or(1)
+        } else {
+            1
+        },
+        whole: blocks.is_multiple_of(tiling.blocks),
+        half_scales: weight.has_scales_of(dtype),
+        bias: bias.is_some(),
+        dtype,
+    };
+    let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
+    product::launch(
+        &weight.client,
+        Grid::new(
+            layout.n.div_ceil(tiling.cube_channels()),
+            rows.div_ceil(tiling.cube_rows()),
+        )
+        .count(),
+        CubeDim::new_2d(32, tiling.planes() as u32),
+        x.map(
+            [2 * blocks, rows, 16],
+            [16, layout.k / 2, 1],
+            [2 * tiling.blocks, tiling.cube_rows(), 16],
+        ),
+        weight.words.map(
+            [tiles, blocks, inner],
+            [blocks * inner, inner, 1],
+            [tiling.cube_tiles(), tiling.blocks, inner],
+        ),
+        weight.scales.arg(),
+        weight.zeros.arg(),
+        bias.unwrap_or(&y).arg(),
+        y.arg(),
+        y.arg(),
+        SizesLaunch::new(
+            rows as u32,
+            layout.n as u32,
+            blocks as u32,
+            group_blocks as u32,
+            weight.origin() as f32,
+            f32::NAN.to_bits(),
+            0,
+        ),
+        rule,
+        super::storage(dtype),
+    );
+    y
+}

@@ -1,0 +1,487 @@
+//! The product of int8 activations with a weight of integer codes through matrix instructions (`m16n8k32`): weights are the first
+//! operand, so that a plane multiplies 16 channels by 8 rows.
+
+use super::activation::Codes;
+use super::buffer::Buffer;
+use super::device::opaque;
+use super::epilogue::{output, scaled};
+use super::fragments::{BLOCK, TILE, container};
+use super::grid::Grid;
+use super::product_int::is_shifted;
+use super::ring::{Barriers, Line, NoShapes, barriers, retyped, tile_lines};
+use super::select::Tiling;
+use super::weight::CubeWeight;
+use crate::dtype::FloatDtype;
+use cubecl::prelude::*;
+
+type Four = Vector<i8, Const<4>>;
+type Pair<T> = Vector<T, Const<2>>;
+
+/// What a compiled kernel is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Rule {
+    tiling: Tiling,
+    container: usize,
+    /// Several scales along K.
+    grouped: bool,
+    /// A group is half a block: 32 codes.
+    half_blocks: bool,
+    /// The zero point of a row may be other than 0.
+    shifted: bool,
+    /// Sums of a group are the last places of a float.
+    in_bits: bool,
+    /// Stages cover K without a rest.
+    whole: bool,
+    bias: bool,
+    dtype: FloatDtype,
+}
+
+impl Rule {
+    /// What a sum begins at.
+    fn start(&self) -> i32 {
+        if self.in_bits { 0x4b40_0000 } else { 0 }
+    }
+}
+
+/// The largest group whose sums of products, 255 · 128 each at most, stay below 2^22.
+const IN_BITS: usize = 128;
+
+/// The numbers of a product.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+struct Sizes {
+    rows: u32,
+    n: u32,
+    /// Blocks of 64 k.
+    blocks: u32,
+    /// Blocks of a group, at least 1.
+    group_blocks: u32,
+    /// The bits of a NaN.
+    nan: u32,
+    /// 0.
+    zero: u32,
+}
+
+/// The first operand of step `q`, of 4 codes a register: 8-bit codes as they are, 4-bit codes times 16.
+#[cube]
+fn channels_of(line: Line, #[comptime] container: usize, #[comptime] q: usize) -> Array<u32> {
+    let mut a = Array::<u32>::new(4usize);
+    if comptime!(container == 8) {
+        #[unroll]
+        for r in 0..4usize {
+            a[r] = line[r];
+        }
+    } else {
+        #[unroll]
+        for half in 0..2usize {
+            let word = line[comptime!(2 * q + half)];
+            a[comptime!(2 * half)] = (word << 4u32) & 0xf0f0_f0f0u32;
+            a[comptime!(2 * half + 1)] = word & 0xf0f0_f0f0u32;
+        }
+    }
+    a
+}
+
+/// The sum of a group joins the total: `total + sum · scale`, two roundings.
+///
+/// `in_bits`: sums begin at the bits of 1.5 · 2^23 as a float, so that they are floats already; a group is so small that they stay in the
+/// last places. 4-bit codes count 16 times, which a factor of 1/16 in `scales` takes back exactly.
+#[cube]
+fn add_group(
+    acc: &mut Array<Pair<i32>>,
+    total: &mut Array<Pair<f32>>,
+    points: &Array<Pair<i32>>,
+    scales: &Array<f32>,
+    weights: &Array<i32>,
+    zero: u32,
+    #[comptime] j: usize,
+    #[comptime] rule: Rule,
+) {
+    #[unroll]
+    for h in 0..2usize {
+        let mut sums = acc[h];
+        if comptime!(rule.shifted) {
+            sums = sums - points[j] * Pair::<i32>::new(weights[h]);
+        }
+        let mut next = total[h];
+        #[unroll]
+        for e in 0..2usize {
+            let value = if comptime!(rule.in_bits) {
+                f32::reinterpret(sums[e]) - 12_582_912.0f32
+            } else {
+                f32::cast_from(sums[e])
+            };
+            next[e] = next[e] + opaque(value * scales[h], zero);
+        }
+        total[h] = next;
+        acc[h] = Pair::<i32>::new(comptime!(rule.start()));
+    }
+}
+
+/// Copies the blocks of one step into a stage.
+#[cube]
+fn fill(
+    x: &TensorMap<u32, Tiled>,
+    words: &TensorMap<u32, Tiled>,
+    x_ring: &mut SharedMemory<Line>,
+    w_ring: &mut SharedMemory<Line>,
+    ring: &Barriers,
+    step: usize,
+    first_tile: usize,
+    first_row: usize,
+    #[comptime] slot: usize,
+    #[comptime] rule: Rule,
+) {
+    let tiling = comptime!(rule.tiling);
+    let w_stage = comptime!(tiling.cube_tiles() * tiling.blocks * tile_lines(rule.container));
+    let x_stage = comptime!(tiling.blocks * tiling.cube_rows() * 4);
+    let block = (step * tiling.blocks) as i32;
+    ring.full
+        .index(slot)
+        .arrive_and_expect_tx(1u32, comptime!(((w_stage + x_stage) * 16) as u32));
+    ring.full.index(slot).tma_load_3d(
+        words,
+        &mut w_ring.slice_mut(comptime!(slot * w_stage), comptime!((slot + 1) * w_stage)),
+        first_tile as i32,
+        block,
+        0i32,
+    );
+    ring.full.index(slot).tma_load_3d(
+        x,
+        &mut x_ring.slice_mut(comptime!(slot * x_stage), comptime!((slot + 1) * x_stage)),
+        block,
+        first_row as i32,
+        0i32,
+    );
+}
+
+#[cube(launch)]
+fn product<F: Float>(
+    x: &TensorMap<u32, Tiled>,
+    words: &TensorMap<u32, Tiled>,
+    parameters: &Array<f32>,
+    scales: &Array<f32>,
+    sums: &Array<i32>,
+    bias: &Array<F>,
+    y: &mut Array<F>,
+    _shapes: NoShapes,
+    sizes: Sizes,
+    #[comptime] rule: Rule,
+    #[define(F)] _dtype: StorageType,
+) {
+    let tiling = comptime!(rule.tiling);
+    let stages = comptime!(tiling.stages);
+    let in_stage = comptime!(tiling.blocks);
+    let lines = comptime!(tile_lines(rule.container));
+    let cube_tiles = comptime!(tiling.cube_tiles());
+    let cube_rows = comptime!(tiling.cube_rows());
+    let w_stage = comptime!(cube_tiles * in_stage * lines);
+    let x_stage = comptime!(in_stage * cube_rows * 4);
+    let mut w_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * w_stage), 128usize);
+    let mut x_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * x_stage), 128usize);
+    let ring = barriers(tiling);
+
+    let lane = UNIT_POS_X as usize;
+    let plane = UNIT_POS_Y as usize;
+    let blocks = sizes.blocks as usize;
+    let first_tile = CUBE_POS_X as usize * cube_tiles;
+    let first_row = (CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize) * cube_rows;
+    let steps = blocks.div_ceil(in_stage);
+    let rounds = steps.div_ceil(stages);
+
+    let leader = UNIT_POS == 0u32;
+    if leader {
+        #[unroll]
+        for s in 0..comptime!(tiling.ahead()) {
+            if s < steps {
+                fill(
+                    x,
+                    words,
+                    &mut x_ring,
+                    &mut w_ring,
+                    &ring,
+                    s,
+                    first_tile,
+                    first_row,
+                    s,
+                    rule,
+                );
+            }
+        }
+    }
+
+    let def = cmma::MmaDefinition::<i8, i8, i32>::new(16usize, 8usize, 32usize);
+    let mt = comptime!(tiling.rows);
+    let rt = comptime!(tiling.tiles);
+    let g = lane / 4;
+    let t = lane % 4;
+    let plane_n = plane % comptime!(tiling.planes_n);
+    let plane_m = plane / comptime!(tiling.planes_n);
+    let own_tile = plane_n * rt;
+    let own_row = plane_m * comptime!(mt * 8);
+
+    let mut acc = Sequence::<Array<Pair<i32>>>::new();
+    let mut total = Sequence::<Array<Pair<f32>>>::new();
+    #[unroll]
+    for _ in 0..comptime!(rt * mt) {
+        let mut zeros = Array::<Pair<i32>>::new(2usize);
+        zeros[0] = Pair::<i32>::new(comptime!(rule.start()));
+        zeros[1] = Pair::<i32>::new(comptime!(rule.start()));
+        acc.push(zeros);
+        if comptime!(rule.grouped) {
+            let mut zeros = Array::<Pair<f32>>::new(2usize);
+            zeros[0] = Pair::<f32>::new(0.0f32);
+            zeros[1] = Pair::<f32>::new(0.0f32);
+            total.push(zeros);
+        }
+    }
+    // Rows of this lane: 2t and 2t + 1 of each tile of 8.
+    let mut token_scales = Array::<Pair<f32>>::new(mt);
+    let mut token_points = Array::<Pair<i32>>::new(mt);
+    #[unroll]
+    for j in 0..mt {
+        let mut scale = Pair::<f32>::new(0.0f32);
+        let mut point = Pair::<i32>::new(0i32);
+        #[unroll]
+        for e in 0..2usize {
+            let row = first_row + own_row + comptime!(j * 8) + 2 * t + e;
+            let row = min(row, sizes.rows as usize - 1);
+            scale[e] = parameters[row * 2];
+            point[e] = i32::cast_from(parameters[row * 2 + 1]);
+        }
+        token_scales[j] = scale;
+        token_points[j] = point;
+    }
+
+    for round in 0..rounds {
+        #[unroll]
+        for s in 0..stages {
+            let step = round * stages + s;
+            if step < steps {
+                let first = step * in_stage;
+                if leader {
+                    let next = step + comptime!(tiling.ahead());
+                    let slot = comptime!((s + tiling.ahead()) % stages);
+                    let turn = round + comptime!((s + tiling.ahead()) / stages);
+                    if next < steps {
+                        if turn > 0 {
+                            ring.empty.index(slot).wait_parity((turn as u32 + 1u32) % 2u32);
+                        }
+                        fill(
+                            x,
+                            words,
+                            &mut x_ring,
+                            &mut w_ring,
+                            &ring,
+                            next,
+                            first_tile,
+                            first_row,
+                            slot,
+                            rule,
+                        );
+                    }
+                }
+                sync_plane();
+                ring.full.index(s).wait_parity(round as u32 % 2u32);
+                #[unroll]
+                for b in 0..in_stage {
+                    let block = first + b;
+                    if comptime!(rule.whole).runtime() || block < blocks {
+                        let mut rows = Array::<Line>::new(mt);
+                        #[unroll]
+                        for j in 0..mt {
+                            let at = comptime!(s * x_stage + b * cube_rows * 4);
+                            rows[j] = x_ring[at + (own_row + comptime!(j * 8) + g) * 4 + t];
+                        }
+                        #[unroll]
+                        for q in 0..2usize {
+                            #[unroll]
+                            for i in 0..rt {
+                                let at = s * w_stage + ((own_tile + i) * in_stage + b) * lines + lane;
+                                let line = if comptime!(rule.container == 8) {
+                                    w_ring[at + comptime!(q * 32)]
+                                } else {
+                                    w_ring[at]
+                                };
+                                let a = channels_of(line, rule.container, q);
+                                #[unroll]
+                                for j in 0..mt {
+                                    let mut b = Array::<u32>::new(2usize);
+                                    b[0] = rows[j][comptime!(2 * q)];
+                                    b[1] = rows[j][comptime!(2 * q + 1)];
+                                    let into = acc.index_mut(comptime!(i * mt + j));
+                                    def.execute_inplace(&retyped::<u32, Four>(&a), &retyped::<u32, Four>(&b), into);
+                                }
+                            }
+                            if comptime!(rule.grouped && (rule.half_blocks || q == 1)) {
+                                let mut group = block * 2 + q;
+                                let mut ends = true.runtime();
+                                if comptime!(!rule.half_blocks) {
+                                    group = block / sizes.group_blocks as usize;
+                                    ends = (block + 1) % sizes.group_blocks as usize == 0 || block + 1 == blocks;
+                                }
+                                if ends {
+                                    #[unroll]
+                                    for i in 0..rt {
+                                        let mut scale = Array::<f32>::new(2usize);
+                                        let mut weights = Array::<i32>::new(2usize);
+                                        #[unroll]
+                                        for h in 0..2usize {
+                                            let channel = (first_tile + own_tile + i) * 16 + comptime!(h * 8) + g;
+                                            let channel = min(channel, sizes.n as usize - 1);
+                                            scale[h] = scales[group * sizes.n as usize + channel];
+                                            if comptime!(rule.container == 4) {
+                                                scale[h] = scale[h] * 0.0625f32;
+                                            }
+                                            if comptime!(rule.shifted) {
+                                                weights[h] = sums[group * sizes.n as usize + channel];
+                                                if comptime!(rule.container == 4) {
+                                                    weights[h] = weights[h] << 4i32;
+                                                }
+                                            }
+                                        }
+                                        #[unroll]
+                                        for j in 0..mt {
+                                            add_group(
+                                                acc.index_mut(comptime!(i * mt + j)),
+                                                total.index_mut(comptime!(i * mt + j)),
+                                                &token_points,
+                                                &scale,
+                                                &weights,
+                                                sizes.zero,
+                                                j,
+                                                rule,
+                                            );
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                sync_plane();
+                if lane == 0 {
+                    ring.empty.index(s).arrive();
+                }
+            }
+        }
+    }
+
+    #[unroll]
+    for i in 0..rt {
+        #[unroll]
+        for h in 0..2usize {
+            let channel = (first_tile + own_tile + i) * 16 + comptime!(h * 8) + g;
+            if channel < sizes.n as usize {
+                let mut channel_scale = 1.0f32;
+                let mut weights = 0i32;
+                if comptime!(!rule.grouped) {
+                    channel_scale = scales[channel];
+                    if comptime!(rule.shifted) {
+                        weights = sums[channel];
+                    }
+                }
+                let mut shift = 0.0f32;
+                if comptime!(rule.bias) {
+                    shift = f32::cast_from(bias[channel]);
+                }
+                #[unroll]
+                for j in 0..mt {
+                    #[unroll]
+                    for e in 0..2usize {
+                        let row = first_row + own_row + comptime!(j * 8) + 2 * t + e;
+                        if row < sizes.rows as usize {
+                            let scale = token_scales[j][e];
+                            let value = if comptime!(rule.grouped) {
+                                total.index(comptime!(i * mt + j))[h][e] * scale
+                            } else {
+                                let mut sum = acc.index(comptime!(i * mt + j))[h][e];
+                                if comptime!(rule.container == 4) {
+                                    sum = sum >> 4i32;
+                                }
+                                let point = f32::cast_from(token_points[j][e]);
+                                scaled::<F>(
+                                    sum,
+                                    scale,
+                                    point,
+                                    weights,
+                                    channel_scale,
+                                    sizes.zero,
+                                    rule.shifted,
+                                    rule.dtype,
+                                    true,
+                                )
+                            };
+                            y[row * sizes.n as usize + channel] =
+                                output::<F>(value, shift, scale, sizes.nan, sizes.zero, rule.bias, rule.dtype, true);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `y [rows, N]` of activations as codes in blocks; `rows` is at least 1.
+pub(super) fn int_product<R: Runtime>(
+    weight: &CubeWeight<R>,
+    x: &Codes,
+    rows: usize,
+    tiling: Tiling,
+    dtype: FloatDtype,
+    bias: Option<&Buffer>,
+) -> Buffer {
+    let layout = weight.layout;
+    let rule = Rule {
+        tiling,
+        container: container(layout.bits),
+        grouped: layout.groups() > 1,
+        half_blocks: layout.group < BLOCK && layout.groups() > 1,
+        shifted: is_shifted(&weight.activation),
+        in_bits: layout.groups() > 1 && layout.group <= IN_BITS,
+        whole: (layout.k / BLOCK).is_multiple_of(tiling.blocks),
+        bias: bias.is_some(),
+        dtype,
+    };
+    let (tiles, blocks, inner) = (
+        layout.n.div_ceil(TILE),
+        layout.k / BLOCK,
+        4 * tile_lines(rule.container),
+    );
+    let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
+    product::launch(
+        &weight.client,
+        Grid::new(
+            layout.n.div_ceil(tiling.cube_channels()),
+            rows.div_ceil(tiling.cube_rows()),
+        )
+        .count(),
+        CubeDim::new_2d(32, tiling.planes() as u32),
+        x.codes.map(
+            [blocks, rows, 16],
+            [rows * 16, 16, 1],
+            [tiling.blocks, tiling.cube_rows(), 16],
+        ),
+        weight.words.map(
+            [tiles, blocks, inner],
+            [blocks * inner, inner, 1],
+            [tiling.cube_tiles(), tiling.blocks, inner],
+        ),
+        x.parameters.arg(),
+        weight.scales.arg(),
+        weight.zeros.arg(),
+        bias.unwrap_or(&y).arg(),
+        y.arg(),
+        y.arg(),
+        SizesLaunch::new(
+            rows as u32,
+            layout.n as u32,
+            blocks as u32,
+            (layout.group / BLOCK).max(1) as u32,
+            f32::NAN.to_bits(),
+            0,
+        ),
+        rule,
+        super::storage(dtype),
+    );
+    y
+}

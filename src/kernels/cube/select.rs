@@ -1,0 +1,357 @@
+//! Which kernel serves a weight, by rules: pure functions of the problem and of what the hardware has.
+
+use super::fragments::{BLOCK, Operand, TILE};
+use super::layout::Arrangement;
+use cubecl::ir::features::{MmaConfig, Tma};
+use cubecl::ir::{DeviceProperties, ElemType, FloatKind, IntKind};
+
+/// What a device has, as far as kernels ask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Hardware {
+    /// `m16n8k32` of int8 into i32.
+    pub int8: bool,
+    /// `m16n8k16` of f16 into f32.
+    pub f16: bool,
+    /// `m16n8k16` of bf16 into f32.
+    pub bf16: bool,
+    /// Bulk copies into shared memory that a barrier counts.
+    pub bulk: bool,
+    /// Bytes of shared memory that a cube may have.
+    pub shared: usize,
+    /// Multiprocessors.
+    pub processors: usize,
+}
+
+impl Hardware {
+    pub fn of(properties: &DeviceProperties) -> Self {
+        let mma = |ab: ElemType, cd: ElemType, k: u32| {
+            let (a_type, cd_type) = (ab.into(), cd.into());
+            properties.features.matmul.mma.contains(&MmaConfig {
+                a_type,
+                b_type: a_type,
+                cd_type,
+                m: 16,
+                n: 8,
+                k,
+            })
+        };
+        let float = ElemType::Float(FloatKind::F32);
+        let hardware = &properties.hardware;
+        let plane = hardware.plane_size_min == 32 && hardware.plane_size_max == 32;
+        Self {
+            int8: plane && mma(ElemType::Int(IntKind::I8), ElemType::Int(IntKind::I32), 32),
+            f16: plane && mma(ElemType::Float(FloatKind::F16), float, 16),
+            bf16: plane && mma(ElemType::Float(FloatKind::BF16), float, 16),
+            bulk: properties.features.tma.contains(Tma::Base),
+            shared: hardware.max_shared_memory_size,
+            processors: hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
+        }
+    }
+}
+
+/// What a weight asks of its kernels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Problem {
+    pub n: usize,
+    pub k: usize,
+    /// Elements along K that share a scale.
+    pub group: usize,
+    /// int8 activations.
+    pub int8: bool,
+    /// Float activations.
+    pub float: bool,
+    /// The zero point of every block is the middle code.
+    pub middle: bool,
+    /// Zero points are floats.
+    pub float_zero: bool,
+}
+
+/// How the codes of a weight are laid out.
+pub(super) fn arrangement(hardware: &Hardware, problem: &Problem) -> Arrangement {
+    let Problem { n, k, group, .. } = *problem;
+    let blocks = n > 0 && k > 0 && k % BLOCK == 0 && (group >= k || group % BLOCK == 0 || group == BLOCK / 2);
+    if !(blocks && hardware.bulk) {
+        return Arrangement::Streams;
+    }
+    if problem.int8 && hardware.int8 && problem.middle {
+        return Arrangement::Fragments(Operand::Bytes);
+    }
+    if problem.float && hardware.f16 && hardware.bf16 {
+        return Arrangement::Fragments(Operand::Halves);
+    }
+    Arrangement::Streams
+}
+
+/// How a cube covers a product: planes over channels, rows and K, and a ring of stages in shared memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Tiling {
+    /// Tiles of 16 channels of a plane.
+    pub tiles: usize,
+    /// Tiles of 8 rows of a plane.
+    pub rows: usize,
+    /// Planes side by side along the channels.
+    pub planes_n: usize,
+    /// Planes side by side along the rows.
+    pub planes_m: usize,
+    /// Planes that share K.
+    pub planes_k: usize,
+    /// Blocks of 64 k in a stage.
+    pub blocks: usize,
+    pub stages: usize,
+}
+
+impl Tiling {
+    /// Tiles of 16 channels of a cube.
+    pub fn cube_tiles(&self) -> usize {
+        self.tiles * self.planes_n
+    }
+
+    /// Channels of a cube.
+    pub fn cube_channels(&self) -> usize {
+        self.cube_tiles() * TILE
+    }
+
+    /// Rows of a cube.
+    pub fn cube_rows(&self) -> usize {
+        self.rows * self.planes_m * 8
+    }
+
+    /// Steps that copies run ahead: a stage is filled again two steps after it was read, so that no plane waits for another.
+    pub fn ahead(&self) -> usize {
+        self.stages - 2
+    }
+
+    /// Planes of a cube.
+    pub fn planes(&self) -> usize {
+        self.planes_n * self.planes_m * self.planes_k
+    }
+
+    /// Bytes of a stage: `code` bits a code, `activation` bytes an activation.
+    pub fn stage_bytes(&self, code: usize, activation: usize) -> usize {
+        self.blocks * BLOCK * (self.cube_channels() * code / 8 + self.cube_rows() * activation)
+    }
+
+    /// Bytes that the planes that share K exchange.
+    fn exchanged(&self) -> usize {
+        if self.planes_k > 1 {
+            4 * self.planes_k * self.cube_channels() * self.cube_rows()
+        } else {
+            0
+        }
+    }
+
+    /// As many stages as fit in `shared` bytes, and as many as there are; no fewer than 3.
+    fn filled(mut self, shared: usize, code: usize, activation: usize, blocks: usize) -> Self {
+        let fit = shared.saturating_sub(2048 + self.exchanged()) / self.stage_bytes(code, activation);
+        self.stages = fit.min(8).min(blocks.div_ceil(self.blocks) + 2).max(3);
+        self
+    }
+}
+
+/// The tiling of `rows` rows of activations of `activation` bytes. `ordered` sums may not be split along K.
+pub(super) fn tiling(
+    hardware: &Hardware,
+    problem: &Problem,
+    rows: usize,
+    code: usize,
+    activation: usize,
+    ordered: bool,
+) -> Tiling {
+    let blocks = problem.k / BLOCK;
+    let tiles = problem.n.div_ceil(TILE);
+    let shared = hardware.shared;
+    // Half a multiprocessor, so that one cube computes while another begins or ends.
+    let half = shared / 2;
+    let few = |rows: usize| {
+        // One wave of cubes over the channels; planes that share K where that leaves few.
+        let planes_n = tiles.div_ceil(hardware.processors).clamp(1, 8);
+        let planes_k = if ordered || problem.int8 {
+            1
+        } else if rows > 4 {
+            (8 / planes_n).clamp(1, 2)
+        } else {
+            (16 / planes_n).clamp(1, 4)
+        };
+        let planes_k = if planes_k == 3 { 2 } else { planes_k };
+        Tiling {
+            tiles: 1,
+            rows,
+            planes_n,
+            planes_m: 1,
+            planes_k,
+            blocks: 2 * planes_k.max(2),
+            stages: 1,
+        }
+    };
+    let grouped = problem.group < problem.k;
+    let (tiling, shared) = match rows {
+        0..=8 => (few(1), shared),
+        9..=16 => (few(2), shared),
+        17..=32 => (few(4), shared),
+        33..=64 => (few(8), shared),
+        65..=512 => (
+            Tiling {
+                tiles: 2,
+                rows: 8,
+                planes_n: 4,
+                planes_m: 1,
+                planes_k: 1,
+                blocks: 2,
+                stages: 1,
+            },
+            half,
+        ),
+        _ if grouped => (
+            Tiling {
+                tiles: 2,
+                rows: 8,
+                planes_n: 4,
+                planes_m: 2,
+                planes_k: 1,
+                blocks: 2,
+                stages: 1,
+            },
+            shared,
+        ),
+        _ => (
+            Tiling {
+                tiles: 4,
+                rows: 8,
+                planes_n: 4,
+                planes_m: 2,
+                planes_k: 1,
+                blocks: 2,
+                stages: 1,
+            },
+            shared,
+        ),
+    };
+    tiling.filled(shared, code, activation, blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H200: Hardware = Hardware {
+        int8: true,
+        f16: true,
+        bf16: true,
+        bulk: true,
+        shared: 232_448,
+        processors: 132,
+    };
+
+    fn problem(n: usize, k: usize, group: usize) -> Problem {
+        Problem {
+            n,
+            k,
+            group,
+            int8: true,
+            float: false,
+            middle: true,
+            float_zero: false,
+        }
+    }
+
+    #[test]
+    fn int8_activations_take_bytes_and_float_ones_halves() {
+        let int8 = problem(64, 256, 256);
+        assert_eq!(arrangement(&H200, &int8), Arrangement::Fragments(Operand::Bytes));
+        let float = Problem {
+            int8: false,
+            float: true,
+            ..int8
+        };
+        assert_eq!(arrangement(&H200, &float), Arrangement::Fragments(Operand::Halves));
+    }
+
+    #[test]
+    fn hardware_that_lacks_an_instruction_takes_the_portable_kernels() {
+        let none = Hardware {
+            int8: false,
+            f16: false,
+            bf16: false,
+            bulk: false,
+            shared: 32_768,
+            processors: 1,
+        };
+        let float = Problem {
+            int8: false,
+            float: true,
+            ..problem(64, 256, 128)
+        };
+        for weight in [problem(64, 256, 256), float] {
+            assert_eq!(arrangement(&none, &weight), Arrangement::Streams);
+            assert_eq!(
+                arrangement(&Hardware { bulk: false, ..H200 }, &weight),
+                Arrangement::Streams
+            );
+        }
+        assert_eq!(
+            arrangement(&Hardware { int8: false, ..H200 }, &problem(64, 256, 256)),
+            Arrangement::Streams
+        );
+        assert_eq!(
+            arrangement(&Hardware { bf16: false, ..H200 }, &float),
+            Arrangement::Streams
+        );
+    }
+
+    #[test]
+    fn k_and_groups_that_blocks_do_not_divide_take_the_portable_kernels() {
+        for (n, k, group) in [(64, 100, 100), (64, 256, 16), (64, 256, 96), (0, 256, 256), (64, 0, 1)] {
+            assert_eq!(
+                arrangement(&H200, &problem(n, k, group)),
+                Arrangement::Streams,
+                "{n} {k} {group}"
+            );
+        }
+        assert_eq!(
+            arrangement(
+                &H200,
+                &Problem {
+                    middle: false,
+                    ..problem(64, 256, 64)
+                }
+            ),
+            Arrangement::Streams
+        );
+    }
+
+    #[test]
+    fn every_tiling_fits_the_hardware_and_keeps_a_ring() {
+        for (n, k) in [
+            (16, 64),
+            (4096, 4096),
+            (14_336, 4096),
+            (4096, 14_336),
+            (70, 256),
+            (100_000, 64),
+        ] {
+            for group in [32, 64, 128, k] {
+                for rows in [1, 8, 9, 16, 17, 33, 64, 65, 256, 512, 513, 4096, 100_000] {
+                    for (code, activation, ordered) in [(8, 1, false), (4, 1, true), (4, 2, false), (8, 2, false)] {
+                        let float = activation == 2;
+                        let problem = Problem {
+                            int8: !float,
+                            float,
+                            ..problem(n, k, group.min(k))
+                        };
+                        let tiling = tiling(&H200, &problem, rows, code, activation, ordered);
+                        let bytes = tiling.stages * tiling.stage_bytes(code, activation) + tiling.exchanged();
+                        let about = format!("{n} {k} {group} {rows} {code} {tiling:?}");
+                        assert!(bytes + 2048 <= H200.shared, "{about}: {bytes} bytes");
+                        assert!(tiling.stages >= 3 && tiling.planes() <= 16, "{about}");
+                        assert!(tiling.blocks.is_multiple_of(tiling.planes_k), "{about}");
+                        assert!(tiling.planes_k == 1 || !ordered, "{about}");
+                        assert!(
+                            tiling.cube_tiles() <= 256 && tiling.cube_rows() <= 256,
+                            "{about}: a box"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
