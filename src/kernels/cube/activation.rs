@@ -38,7 +38,7 @@ pub(super) struct Rule {
     /// The product takes the zero point off the codes: padding holds it.
     centered: bool,
     /// The device divides as IEEE 754 says.
-    divides: bool,
+    pub divides: bool,
     order: Order,
 }
 
@@ -49,6 +49,14 @@ pub(super) enum Order {
     Chunks,
     /// `[block of 64 k][row][16]` words, in the order of [`fragments`](super::fragments).
     Blocks,
+}
+
+/// `value / scale`, which a reciprocal that overflows cannot give; 0 where the scale is 0.
+#[cube]
+pub(super) fn steps_of(value: f32, scale: f32, #[comptime] divides: bool) -> f32 {
+    let quotient = divide(value, scale, divides);
+    let scale_is_zero = (u32::reinterpret(scale) << 1u32) == 0u32;
+    select(scale_is_zero, 0.0f32.runtime(), quotient)
 }
 
 /// The word of a row's codes `4 · word ..`.
@@ -259,9 +267,7 @@ fn quantize_rows<F: Float>(
             let value = select(bad, 0.0f32.runtime(), value);
             let mut steps = value * reciprocal;
             if overflows {
-                let quotient = divide(value, scale, rule.divides);
-                let scale_is_zero = (u32::reinterpret(scale) << 1u32) == 0u32;
-                steps = select(scale_is_zero, 0.0f32.runtime(), quotient);
+                steps = steps_of(value, scale, rule.divides);
             }
             let steps = round_to(steps, zero, product_dtype);
             let steps = round_ties_even(clamp(opaque(steps, zero), -1024.0f32, 1024.0f32));

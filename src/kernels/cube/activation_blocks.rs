@@ -2,10 +2,10 @@
 //!
 //! The formulas are those of [`activation`](super::activation); a device that runs this rounds conversions to nearest even.
 
-use super::activation::{Codes, Numbers, Order, Rule, Source, choose, rule};
+use super::activation::{Codes, Numbers, Order, Rule, Source, choose, rule, steps_of};
 use super::buffer::Buffer;
 use super::device::is_not_finite;
-use super::division::is_native;
+use super::division::{divide, is_native};
 use super::epilogue::rounded;
 use super::grid::Grid;
 use super::weight::CubeWeight;
@@ -120,9 +120,14 @@ fn quantize_kept<F: Float>(
         scale = chosen[0];
         zero_point = chosen[1];
         if comptime!(rule.scale_dtype == FloatDtype::F32) {
-            reciprocal = 1.0f32 / scale;
+            reciprocal = divide(1.0f32.runtime(), scale, rule.divides);
         } else {
-            reciprocal = rounded::<F>(1.0f32 / scale, numbers.zero, rule.scale_dtype, true);
+            reciprocal = rounded::<F>(
+                divide(1.0f32.runtime(), scale, rule.divides),
+                numbers.zero,
+                rule.scale_dtype,
+                true,
+            );
         }
     }
     if unit == 0 {
@@ -147,7 +152,7 @@ struct Target {
     vectors: u32,
 }
 
-/// The codes of a row: values times `factor`, or by it where `divide`. A row with a NaN gets any codes: its scale is NaN.
+/// The codes of a row: values times `factor`, or divided by it where `by_factor`. A row with a NaN gets any codes: its scale is NaN.
 #[cube]
 fn encode<F: Float>(
     kept: &Array<Eight<F>>,
@@ -156,7 +161,7 @@ fn encode<F: Float>(
     zero_point: f32,
     to: &Target,
     numbers: &Numbers,
-    #[comptime] divide: bool,
+    #[comptime] by_factor: bool,
     #[comptime] rule: Rule,
     #[comptime] cover: Cover,
 ) {
@@ -178,8 +183,8 @@ fn encode<F: Float>(
                 for i in 0..4usize {
                     let value = f32::cast_from(kept[v][comptime!(half * 4 + i)]);
                     let mut steps = value * factor;
-                    if comptime!(divide) {
-                        steps = value / factor;
+                    if comptime!(by_factor) {
+                        steps = steps_of(value, factor, rule.divides);
                     }
                     let steps = rounded::<F>(steps, numbers.zero, product_dtype, true);
                     let steps = min(max(steps, least), most);

@@ -31,13 +31,13 @@ pub(super) fn scaled<F: Float>(
 ) -> f32 {
     let mut t = rounded::<F>(f32::cast_from(sum) * token_scale, zero, dtype, native);
     if comptime!(shifted) {
-        let shift = (token_point * token_scale) * f32::cast_from(weights);
+        let shift = opaque(token_point * token_scale, zero) * f32::cast_from(weights);
         let shift = rounded::<F>(shift, zero, dtype, native);
         let less = rounded::<F>(opaque(t, zero) - opaque(shift, zero), zero, dtype, native);
         let corrected = select(sum == i32::cast_from(token_point) * weights, 0.0f32.runtime(), less);
         t = select(token_point == 0.0f32, t, corrected);
     }
-    t * channel_scale
+    opaque(t, zero) * channel_scale
 }
 
 /// The output of a value: bias added, rounded; NaN where the token's scale is not finite.

@@ -7,7 +7,7 @@ use super::epilogue::rounded;
 use super::fragments::{BLOCK, TILE, container};
 use super::grid::Grid;
 use super::product_float::Zero;
-use super::ring::{Barriers, Line, NoShapes, barriers, retyped, tile_lines};
+use super::ring::{Line, NoShapes, barriers, fill, retyped, tile_lines};
 use super::select::Tiling;
 use super::weight::CubeWeight;
 use crate::dtype::FloatDtype;
@@ -188,43 +188,6 @@ fn of_step(
     found
 }
 
-/// Copies the blocks of one step into a stage.
-#[cube]
-fn fill(
-    x: &TensorMap<u32, Tiled>,
-    words: &TensorMap<u32, Tiled>,
-    x_ring: &mut SharedMemory<Line>,
-    w_ring: &mut SharedMemory<Line>,
-    ring: &Barriers,
-    step: usize,
-    first_tile: usize,
-    first_row: usize,
-    #[comptime] slot: usize,
-    #[comptime] rule: Rule,
-) {
-    let tiling = comptime!(rule.tiling);
-    let w_stage = comptime!(tiling.cube_tiles() * tiling.blocks * tile_lines(rule.container));
-    let x_stage = comptime!(tiling.blocks * tiling.cube_rows() * 8);
-    let block = (step * tiling.blocks) as i32;
-    ring.full
-        .index(slot)
-        .arrive_and_expect_tx(1u32, comptime!(((w_stage + x_stage) * 16) as u32));
-    ring.full.index(slot).tma_load_3d(
-        words,
-        &mut w_ring.slice_mut(comptime!(slot * w_stage), comptime!((slot + 1) * w_stage)),
-        first_tile as i32,
-        block,
-        0i32,
-    );
-    ring.full.index(slot).tma_load_3d(
-        x,
-        &mut x_ring.slice_mut(comptime!(slot * x_stage), comptime!((slot + 1) * x_stage)),
-        2i32 * block,
-        first_row as i32,
-        0i32,
-    );
-}
-
 #[cube(launch)]
 fn product<F: Float>(
     x: &TensorMap<u32, Tiled>,
@@ -273,7 +236,9 @@ fn product<F: Float>(
                     first_tile,
                     first_row,
                     s,
-                    rule,
+                    tiling,
+                    rule.container,
+                    2usize,
                 );
             }
         }
@@ -370,7 +335,9 @@ fn product<F: Float>(
                             first_tile,
                             first_row,
                             slot,
-                            rule,
+                            tiling,
+                            rule.container,
+                            2usize,
                         );
                     }
                 }

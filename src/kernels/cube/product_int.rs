@@ -3,7 +3,8 @@
 
 use super::activation::Codes;
 use super::buffer::Buffer;
-use super::device::{CHUNK_VECTORS, Chunks, Packing, V4, decode, is_not_finite, opaque, round_to, sum_i32};
+use super::device::{CHUNK_VECTORS, Chunks, Packing, V4, decode, opaque, sum_i32};
+use super::epilogue::{output, scaled};
 use super::grid::Grid;
 use super::weight::CubeWeight;
 use crate::dtype::FloatDtype;
@@ -154,25 +155,30 @@ fn product<F: Float>(
                 let scale = parameters[(row * 2u32) as usize];
                 let mut value = total[r] * scale;
                 if comptime!(!rule.grouped) {
-                    let sum = sum_i32(acc[r]);
-                    let mut t = round_to(f32::cast_from(sum) * scale, zero, rule.dtype);
+                    let mut point = 0.0f32;
+                    let mut weights = 0i32;
                     if comptime!(rule.shifted && !rule.centered) {
-                        let point = parameters[(row * 2u32 + 1u32) as usize];
-                        let weights = i32::reinterpret(zeros[(sizes.sums + channel) as usize]);
-                        let shift = opaque(point * scale, zero) * f32::cast_from(weights);
-                        let shift = round_to(shift, zero, rule.dtype);
-                        let less = round_to(opaque(t, zero) - opaque(shift, zero), zero, rule.dtype);
-                        let corrected = select(sum == i32::cast_from(point) * weights, 0.0f32.runtime(), less);
-                        t = select(point == 0.0f32, t, corrected);
+                        point = parameters[(row * 2u32 + 1u32) as usize];
+                        weights = i32::reinterpret(zeros[(sizes.sums + channel) as usize]);
                     }
-                    value = opaque(t, zero) * scales[channel as usize];
+                    value = scaled::<F>(
+                        sum_i32(acc[r]),
+                        scale,
+                        point,
+                        weights,
+                        scales[channel as usize],
+                        zero,
+                        rule.shifted && !rule.centered,
+                        rule.dtype,
+                        false,
+                    );
                 }
+                let mut shift = 0.0f32;
                 if comptime!(rule.bias) {
-                    value = opaque(value, zero) + f32::cast_from(bias[channel as usize]);
+                    shift = f32::cast_from(bias[channel as usize]);
                 }
-                let value = round_to(value, zero, rule.dtype);
-                let value = select(is_not_finite(scale), f32::reinterpret(sizes.nan), value);
-                y[(row * sizes.n + channel) as usize] = F::cast_from(value);
+                y[(row * sizes.n + channel) as usize] =
+                    output::<F>(value, shift, scale, sizes.nan, zero, rule.bias, rule.dtype, false);
             }
         }
     }

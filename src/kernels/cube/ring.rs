@@ -67,6 +67,46 @@ pub(super) fn barriers(#[comptime] tiling: Tiling) -> Barriers {
     Barriers { full, empty }
 }
 
+/// Copies the blocks of step `step` into stage `slot`: tiles from `first_tile` on, of codes of `container` bits, and rows from `first_row`
+/// on, whose blocks are `pieces` pieces of 64 bytes in the map.
+#[cube]
+pub(super) fn fill(
+    x: &TensorMap<u32, Tiled>,
+    words: &TensorMap<u32, Tiled>,
+    x_ring: &mut SharedMemory<Line>,
+    w_ring: &mut SharedMemory<Line>,
+    ring: &Barriers,
+    step: usize,
+    first_tile: usize,
+    first_row: usize,
+    #[comptime] slot: usize,
+    #[comptime] tiling: Tiling,
+    #[comptime] container: usize,
+    #[comptime] pieces: usize,
+) {
+    let w_stage = comptime!(tiling.cube_tiles() * tiling.blocks * tile_lines(container));
+    let x_stage = comptime!(tiling.blocks * tiling.cube_rows() * 4 * pieces);
+    let block = (step * tiling.blocks) as i32;
+    let piece = comptime!(pieces as i32) * block;
+    ring.full
+        .index(slot)
+        .arrive_and_expect_tx(1u32, comptime!(((w_stage + x_stage) * 16) as u32));
+    ring.full.index(slot).tma_load_3d(
+        words,
+        &mut w_ring.slice_mut(comptime!(slot * w_stage), comptime!((slot + 1) * w_stage)),
+        first_tile as i32,
+        block,
+        0i32,
+    );
+    ring.full.index(slot).tma_load_3d(
+        x,
+        &mut x_ring.slice_mut(comptime!(slot * x_stage), comptime!((slot + 1) * x_stage)),
+        piece,
+        first_row as i32,
+        0i32,
+    );
+}
+
 /// The same registers as another type of their size. A copy to a vector of small elements would be taken apart.
 #[cube]
 #[allow(unused_variables)]

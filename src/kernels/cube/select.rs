@@ -62,8 +62,6 @@ pub(super) struct Problem {
     pub float: bool,
     /// The zero point of every block is the middle code.
     pub middle: bool,
-    /// Zero points are floats.
-    pub float_zero: bool,
 }
 
 /// How the codes of a weight are laid out.
@@ -250,7 +248,6 @@ mod tests {
             int8: true,
             float: false,
             middle: true,
-            float_zero: false,
         }
     }
 

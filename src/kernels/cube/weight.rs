@@ -156,8 +156,9 @@ impl<R: Runtime> CubeWeight<R> {
         [self.layout.n, self.layout.k]
     }
 
-    /// The kernel that serves any number of rows of activations: activation and weight, then the family.
-    pub fn kernel_name(&self, rows: usize) -> String {
+    /// The kernel that serves any number of rows of activations: activation and weight, then the family; f32 activations have their own where
+    /// the name says so.
+    pub fn kernel_name(&self, _rows: usize) -> String {
         let short =
             |dtype: crate::dtype::IntDtype| format!("{}{}", if dtype.is_signed() { "i" } else { "u" }, dtype.bits());
         let activation = match self.activation {
@@ -166,7 +167,7 @@ impl<R: Runtime> CubeWeight<R> {
                 short(dtype)
             }
         };
-        let family = self.family(rows);
+        let family = self.family();
         format!("{activation}{} {family}", short(self.parts.dtype))
     }
 
@@ -206,11 +207,12 @@ impl<R: Runtime> CubeWeight<R> {
         self.halves.contains(&dtype)
     }
 
-    /// The family of kernels that serves `rows` rows.
-    fn family(&self, rows: usize) -> &'static str {
-        match self.tiling(rows, FloatDtype::F16) {
-            Some(_) => "cube_mma",
-            None => "cube_portable",
+    /// The family of kernels that serves.
+    fn family(&self) -> &'static str {
+        match self.layout.arrangement {
+            Arrangement::Streams => "cube_portable",
+            Arrangement::Fragments(Operand::Bytes) => "cube_mma",
+            Arrangement::Fragments(Operand::Halves) => "cube_mma (f32: cube_portable)",
         }
     }
 
@@ -280,7 +282,6 @@ fn problem(layout: &Layout, parts: &AffineParts, activation: &ActivationQuantiza
         int8: activation.is_quantized() && activation.is_signed(),
         float: !activation.is_quantized(),
         middle: is_middle,
-        float_zero: matches!(parts.zero_point, ZeroPoints::Float(_)),
     }
 }
 
