@@ -1,5 +1,6 @@
 //! The product of f16 or bf16 activations with a weight of codes through matrix instructions (`m16n8k16`, f32 sums): codes become halves
 //! in registers, exactly; scales meet the f32 sum of a group.
+#![allow(unsafe_code)]
 
 use super::buffer::Buffer;
 use super::device::is_not_finite;
@@ -7,7 +8,7 @@ use super::epilogue::rounded;
 use super::fragments::{BLOCK, TILE, container};
 use super::grid::Grid;
 use super::product_float::Zero;
-use super::ring::{Line, NoShapes, barriers, fill, retyped, tile_lines};
+use super::ring::{Line, NoShapes, Rows, Source, SourceArgs, barriers, fill, retyped, tile_lines};
 use super::select::Tiling;
 use super::weight::CubeWeight;
 use crate::dtype::FloatDtype;
@@ -19,6 +20,7 @@ type Pair<T> = Vector<T, Const<2>>;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Rule {
     tiling: Tiling,
+    rows: Rows,
     bits: usize,
     container: usize,
     zero: Zero,
@@ -26,10 +28,14 @@ struct Rule {
     grouped: bool,
     /// A group is half a block: 32 codes.
     half_blocks: bool,
+    /// Blocks of a group, 1 for less: a constant, since a division by it is in every step.
+    group_blocks: usize,
     /// Neighbouring blocks of a stage that a plane sums up before the scale.
     run: usize,
     /// Stages cover K without a rest.
     whole: bool,
+    /// Rounds of the ring cover the stages without a rest.
+    even: bool,
     /// Scales and float zero points are values of the activation's dtype.
     half_scales: bool,
     bias: bool,
@@ -45,9 +51,20 @@ impl Rule {
         }
     }
 
-    /// What turns stored codes into codes counted from the smallest of the container.
-    fn center(&self) -> u32 {
-        if self.container == 4 { 0x0008_0008 } else { 0x0080_0080 }
+    /// What is kept of a word, and what is turned over to make halves of it: codes counted from the smallest of the container, behind the
+    /// bits of `magic`. Once for the low codes, once for those 4 bits higher, which count 16 times.
+    fn masks(&self) -> [u32; 4] {
+        let (magic, _) = self.magic();
+        if self.container == 4 {
+            [0x000f_000f, magic | 0x0008_0008, 0x00f0_00f0, magic | 0x0080_0080]
+        } else {
+            [0x00ff_00ff, magic | 0x0080_0080, 0, 0]
+        }
+    }
+
+    /// Whether a half holds a code that counts 16 times, so that the nibble need not be moved.
+    fn in_place(&self) -> bool {
+        self.container == 4 && self.dtype == FloatDtype::F16
     }
 
     /// Groups that a plane meets in a step; one where the channel has one.
@@ -69,6 +86,13 @@ impl Rule {
         self.groups_in_step() * 2 * self.tiling.tiles
     }
 
+    /// Steps that scales are read ahead: a divisor of the stages, so that no register moves while it is on its way.
+    fn early(&self) -> usize {
+        let stages = self.tiling.stages;
+        let held = |early: &usize| stages.is_multiple_of(*early) && early * self.in_step() <= 16;
+        (1..=stages).rev().find(held).unwrap_or(1)
+    }
+
     /// Codes of the container below the smallest of the weight.
     fn below(&self) -> f32 {
         (1 << (self.container - 1)) as f32 - (1 << (self.bits - 1)) as f32
@@ -82,20 +106,22 @@ struct Sizes {
     n: u32,
     /// Blocks of 64 k.
     blocks: u32,
-    /// Blocks of a group, at least 1.
-    group_blocks: u32,
     /// The zero point of every block, or the middle code, counted from the smallest code.
     zero_point: f32,
     /// The bits of a NaN.
     nan: u32,
     /// 0.
     zero: u32,
+    /// [`Rule::masks`]: as constants of the kernel they would cost an instruction more for each pair of codes.
+    low: u32,
+    low_flip: u32,
+    high: u32,
+    high_flip: u32,
 }
 
-/// Two codes of `word`, the low byte or nibble of each half, less `origin`.
+/// Two codes of `word`, the low byte or nibble of each half, less `origin`; `high`: the nibble above.
 #[cube]
-fn pair_of<F: Float>(word: u32, origin: f32, #[comptime] rule: Rule) -> Pair<F> {
-    let center = comptime!(rule.center());
+fn pair_of<F: Float>(word: u32, origin: f32, sizes: &Sizes, #[comptime] high: bool, #[comptime] rule: Rule) -> Pair<F> {
     if comptime!(rule.container == 8 && rule.dtype == FloatDtype::BF16) {
         // 2^23 + code, of which the difference is exact and has no more than 8 digits.
         let low = ((word & 0xffu32) ^ 0x80u32) | 0x4b00_0000u32;
@@ -103,14 +129,14 @@ fn pair_of<F: Float>(word: u32, origin: f32, #[comptime] rule: Rule) -> Pair<F> 
         let low = f32::reinterpret(low) - (origin + 8_388_608.0f32);
         let high = f32::reinterpret(high) - (origin + 8_388_608.0f32);
         Pair::<F>::reinterpret((u32::reinterpret(low) >> 16u32) | (u32::reinterpret(high) & 0xffff_0000u32))
+    } else if comptime!(high) {
+        // 1024 + 16 · code, whose sixteenth less 64 is the code: exact.
+        let bits = (word & sizes.high) ^ sizes.high_flip;
+        let sixteenths = Pair::<F>::reinterpret(bits) * Pair::<F>::new(F::cast_from(0.0625f32));
+        sixteenths - Pair::<F>::new(F::cast_from(origin + 64.0f32))
     } else {
-        let (magic, one) = comptime!(rule.magic());
-        let mask = comptime!(if rule.container == 4 {
-            0x000f_000fu32
-        } else {
-            0x00ff_00ff
-        });
-        let bits = (word & mask) ^ comptime!(magic | center);
+        let (_, one) = comptime!(rule.magic());
+        let bits = (word & sizes.low) ^ sizes.low_flip;
         Pair::<F>::reinterpret(bits) - Pair::<F>::new(F::cast_from(origin + one))
     }
 }
@@ -123,7 +149,7 @@ fn channels_of<F: Float>(
     origins: &Array<f32>,
     scales: &Array<f32>,
     middles: &Array<f32>,
-    zero: u32,
+    sizes: &Sizes,
     #[comptime] word: usize,
     #[comptime] rule: Rule,
 ) -> Array<Pair<F>> {
@@ -132,17 +158,18 @@ fn channels_of<F: Float>(
     for p in 0..2usize {
         #[unroll]
         for h in 0..2usize {
-            let mut source = line[comptime!(word)];
-            if comptime!(rule.container == 4) {
-                source = source >> comptime!((4 * h + 8 * p) as u32);
+            let high = comptime!(rule.in_place() && h == 1);
+            let shift = comptime!(if rule.container == 4 && !high {
+                4 * h + 8 * p
             } else {
-                source = line[comptime!(word + h)] >> comptime!(8 * p as u32);
-            }
-            let mut values = pair_of::<F>(source, origins[h], rule);
+                8 * p
+            });
+            let source = line[comptime!(if rule.container == 4 { word } else { word + h })];
+            let mut values = pair_of::<F>(source >> comptime!(shift as u32), origins[h], sizes, high, rule);
             if comptime!(rule.zero == Zero::Float) {
                 if comptime!(rule.half_scales) {
                     let product = values * Pair::<F>::new(F::cast_from(scales[h]));
-                    let product = Pair::<F>::reinterpret(u32::reinterpret(product) ^ zero);
+                    let product = Pair::<F>::reinterpret(u32::reinterpret(product) ^ sizes.zero);
                     values = product + Pair::<F>::new(F::cast_from(middles[h]));
                 } else {
                     #[unroll]
@@ -173,9 +200,10 @@ fn of_step(
     #[unroll]
     for r in 0..comptime!(rule.groups_in_step()) {
         let run = comptime!(if rule.half_blocks { r / 2 } else { r });
-        let block = step * tiling.blocks + (comptime!(run * tiling.planes_k) + plane_k) * rule.run;
+        let share = comptime!(tiling.blocks / tiling.planes_k);
+        let block = step * tiling.blocks + plane_k * share + comptime!(run * rule.run);
         let block = min(block, sizes.blocks as usize - 1);
-        let mut group = block / sizes.group_blocks as usize;
+        let mut group = block / rule.group_blocks;
         if comptime!(rule.half_blocks) {
             group = block * 2 + comptime!(r % 2);
         }
@@ -188,10 +216,9 @@ fn of_step(
     found
 }
 
-#[cube(launch)]
+#[cube(launch_unchecked)]
 fn product<F: Float>(
-    x: &TensorMap<u32, Tiled>,
-    words: &TensorMap<u32, Tiled>,
+    source: &Source,
     scales: &Array<f32>,
     zeros: &Array<f32>,
     bias: &Array<F>,
@@ -208,37 +235,41 @@ fn product<F: Float>(
     let cube_tiles = comptime!(tiling.cube_tiles());
     let cube_rows = comptime!(tiling.cube_rows());
     let w_stage = comptime!(cube_tiles * in_stage * lines);
-    let x_stage = comptime!(in_stage * cube_rows * 8);
+    let x_stage = comptime!(rule.rows.stage(&tiling));
     let mut w_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * w_stage), 128usize);
     let mut x_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * x_stage), 128usize);
-    let ring = barriers(tiling);
+    let ring = barriers(tiling, rule.rows);
 
     let lane = UNIT_POS_X as usize;
     let plane = UNIT_POS_Y as usize;
     let n = sizes.n as usize;
     let blocks = sizes.blocks as usize;
+    let tiles = (sizes.n as usize).div_ceil(16);
     let first_tile = CUBE_POS_X as usize * cube_tiles;
     let first_row = (CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize) * cube_rows;
     let steps = blocks.div_ceil(in_stage);
     let rounds = steps.div_ceil(stages);
-    let leader = UNIT_POS == 0u32;
+    let leader = lane == 0 && plane < comptime!(rule.rows.fillers(&tiling));
     if leader {
         #[unroll]
         for s in 0..comptime!(tiling.ahead()) {
             if s < steps {
                 fill(
-                    x,
-                    words,
+                    source,
                     &mut x_ring,
                     &mut w_ring,
                     &ring,
+                    plane,
                     s,
                     first_tile,
                     first_row,
+                    tiles,
+                    sizes.rows as usize,
+                    blocks,
                     s,
                     tiling,
                     rule.container,
-                    2usize,
+                    rule.rows,
                 );
             }
         }
@@ -254,6 +285,11 @@ fn product<F: Float>(
     let plane_k = plane / comptime!(tiling.planes_n * tiling.planes_m);
     let own_tile = plane_n * rt;
     let own_row = plane_m * comptime!(mt * 8);
+    // Where this lane's lines begin in a stage.
+    let share = comptime!(in_stage / tiling.planes_k);
+    let own_w = (own_tile * in_stage + plane_k * share) * lines + lane;
+    let (piece, row) = comptime!((rule.rows.piece(&tiling), rule.rows.row(&tiling)));
+    let own_x = plane_k * comptime!(2 * share * piece) + (own_row + g) * row + t;
     let sums_groups = comptime!(rule.grouped && rule.zero != Zero::Float);
 
     let mut acc = Sequence::<Array<Pair<f32>>>::new();
@@ -272,24 +308,29 @@ fn product<F: Float>(
         }
     }
 
-    // Those of the next step are on their way while this one is computed.
+    // Those of the next steps are on their way while this one is computed.
     let uses_scales = comptime!(rule.grouped || rule.zero == Zero::Float);
     let uses_zeros = comptime!(rule.zero != Zero::Same);
     let own_channel = (first_tile + own_tile) * 16 + g;
-    let mut next_scales = Array::<f32>::new(comptime!(rule.in_step()));
-    let mut next_zeros = Array::<f32>::new(comptime!(rule.in_step()));
-    if uses_scales {
-        let found = of_step(scales, 0usize, plane_k, own_channel, &sizes, rule);
-        #[unroll]
-        for i in 0..comptime!(rule.in_step()) {
-            next_scales[i] = found[i];
+    let in_step = comptime!(rule.in_step());
+    let early = comptime!(rule.early());
+    let mut next_scales = Array::<f32>::new(comptime!(early * in_step));
+    let mut next_zeros = Array::<f32>::new(comptime!(early * in_step));
+    #[unroll]
+    for step in 0..early {
+        if uses_scales {
+            let found = of_step(scales, step, plane_k, own_channel, &sizes, rule);
+            #[unroll]
+            for i in 0..in_step {
+                next_scales[comptime!(step * in_step + i)] = found[i];
+            }
         }
-    }
-    if uses_zeros {
-        let found = of_step(zeros, 0usize, plane_k, own_channel, &sizes, rule);
-        #[unroll]
-        for i in 0..comptime!(rule.in_step()) {
-            next_zeros[i] = found[i];
+        if uses_zeros {
+            let found = of_step(zeros, step, plane_k, own_channel, &sizes, rule);
+            #[unroll]
+            for i in 0..in_step {
+                next_zeros[comptime!(step * in_step + i)] = found[i];
+            }
         }
     }
 
@@ -297,23 +338,24 @@ fn product<F: Float>(
         #[unroll]
         for s in 0..stages {
             let step = round * stages + s;
-            if step < steps {
-                let mut step_scales = Array::<f32>::new(comptime!(rule.in_step()));
-                let mut step_zeros = Array::<f32>::new(comptime!(rule.in_step()));
+            if comptime!(rule.even).runtime() || step < steps {
+                let mut step_scales = Array::<f32>::new(in_step);
+                let mut step_zeros = Array::<f32>::new(in_step);
+                let place = comptime!(s % early * in_step);
                 if uses_scales {
-                    let found = of_step(scales, step + 1, plane_k, own_channel, &sizes, rule);
+                    let found = of_step(scales, step + early, plane_k, own_channel, &sizes, rule);
                     #[unroll]
-                    for i in 0..comptime!(rule.in_step()) {
-                        step_scales[i] = next_scales[i];
-                        next_scales[i] = found[i];
+                    for i in 0..in_step {
+                        step_scales[i] = next_scales[comptime!(place + i)];
+                        next_scales[comptime!(place + i)] = found[i];
                     }
                 }
                 if uses_zeros {
-                    let found = of_step(zeros, step + 1, plane_k, own_channel, &sizes, rule);
+                    let found = of_step(zeros, step + early, plane_k, own_channel, &sizes, rule);
                     #[unroll]
-                    for i in 0..comptime!(rule.in_step()) {
-                        step_zeros[i] = next_zeros[i];
-                        next_zeros[i] = found[i];
+                    for i in 0..in_step {
+                        step_zeros[i] = next_zeros[comptime!(place + i)];
+                        next_zeros[comptime!(place + i)] = found[i];
                     }
                 }
                 let first = step * in_stage;
@@ -326,18 +368,21 @@ fn product<F: Float>(
                             ring.empty.index(slot).wait_parity((turn as u32 + 1u32) % 2u32);
                         }
                         fill(
-                            x,
-                            words,
+                            source,
                             &mut x_ring,
                             &mut w_ring,
                             &ring,
+                            plane,
                             next,
                             first_tile,
                             first_row,
+                            tiles,
+                            sizes.rows as usize,
+                            blocks,
                             slot,
                             tiling,
                             rule.container,
-                            2usize,
+                            rule.rows,
                         );
                     }
                 }
@@ -345,33 +390,27 @@ fn product<F: Float>(
                 ring.full.index(s).wait_parity(round as u32 % 2u32);
                 #[unroll]
                 for own in 0..comptime!(in_stage / tiling.planes_k) {
-                    let run = comptime!(rule.run);
-                    let b = (comptime!(own / run * tiling.planes_k) + plane_k) * run + comptime!(own % run);
-                    let block = first + b;
+                    let b = own;
+                    let block = first + b + plane_k * share;
                     if comptime!(rule.whole).runtime() || block < blocks {
                         #[unroll]
                         for q in 0..2usize {
                             let mut rows = Array::<Line>::new(mt);
                             #[unroll]
                             for j in 0..mt {
-                                let at = s * x_stage + (2 * b + q) * comptime!(cube_rows * 4);
-                                rows[j] = x_ring[at + (own_row + comptime!(j * 8) + g) * 4 + t];
+                                rows[j] = x_ring[own_x + comptime!(s * x_stage + (2 * b + q) * piece + j * 8 * row)];
                             }
                             let r = comptime!(if !rule.grouped {
                                 0
                             } else if rule.half_blocks {
                                 2 * own + q
                             } else {
-                                own / run
+                                own / rule.run
                             });
                             #[unroll]
                             for i in 0..rt {
-                                let at = s * w_stage + ((own_tile + i) * in_stage + b) * lines + lane;
-                                let line = if comptime!(rule.container == 8) {
-                                    w_ring[at + comptime!(q * 32)]
-                                } else {
-                                    w_ring[at]
-                                };
+                                let step = comptime!(if rule.container == 8 { q * 32 } else { 0 });
+                                let line = w_ring[own_w + comptime!(s * w_stage + (i * in_stage + b) * lines + step)];
                                 let mut origins = Array::<f32>::new(2usize);
                                 let mut scale = Array::<f32>::new(2usize);
                                 let mut middle = Array::<f32>::new(2usize);
@@ -391,7 +430,7 @@ fn product<F: Float>(
                                 #[unroll]
                                 for half in 0..2usize {
                                     let word = comptime!(if rule.container == 8 { 2 * half } else { 2 * q + half });
-                                    let a = channels_of::<F>(line, &origins, &scale, &middle, sizes.zero, word, rule);
+                                    let a = channels_of::<F>(line, &origins, &scale, &middle, &sizes, word, rule);
                                     #[unroll]
                                     for j in 0..mt {
                                         let mut b = Array::<u32>::new(2usize);
@@ -402,7 +441,8 @@ fn product<F: Float>(
                                     }
                                 }
                             }
-                            if comptime!(sums_groups && (rule.half_blocks || q == 1 && own % run == run - 1)) {
+                            if comptime!(sums_groups && (rule.half_blocks || q == 1 && own % rule.run == rule.run - 1))
+                            {
                                 #[unroll]
                                 for i in 0..rt {
                                     #[unroll]
@@ -454,20 +494,36 @@ fn product<F: Float>(
             }
         }
         sync_cube();
+        // A unit has a channel of its own, and every few rows of it.
         let units = comptime!(tiling.planes() * 32);
-        let count = comptime!(channels * cube_rows);
+        let (own, step) = (UNIT_POS as usize, comptime!(units / channels));
+        let channel = first_tile * 16 + own % channels;
+        let of = channel_of::<F>(min(channel, n - 1), scales, bias, rule);
+        let count = comptime!((cube_rows / step).max(1));
+        let batch = comptime!(count.min(BATCH));
+        // Units beyond the last row have none.
+        let has_rows = comptime!(step <= cube_rows).runtime() || own < comptime!(channels * cube_rows);
+        let own = min(own, comptime!(channels * cube_rows - 1));
         #[unroll]
-        for at in 0..comptime!(count.div_ceil(units)) {
-            let index = comptime!(at * units) + UNIT_POS as usize;
-            let channel = first_tile * 16 + index % channels;
-            let row = first_row + index / channels;
-            if index < count && channel < n && row < sizes.rows as usize {
-                let mut sum = sums[index];
+        for first in 0..comptime!(count.div_ceil(batch)) {
+            let mut values = Array::<F>::new(batch);
+            #[unroll]
+            for i in 0..batch {
+                let at = comptime!((first * batch + i).min(count - 1) * units) + own;
+                let mut sum = sums[at];
                 #[unroll]
                 for k in 1..comptime!(tiling.planes_k) {
-                    sum += sums[comptime!(k * count) + index];
+                    sum += sums[comptime!(k * channels * cube_rows) + at];
                 }
-                y[row * n + channel] = output::<F>(sum, channel, scales, bias, &sizes, rule);
+                values[i] = output::<F>(sum, &of, &sizes, rule);
+            }
+            #[unroll]
+            for i in 0..batch {
+                let at = comptime!(first * batch + i);
+                let row = first_row + at * step + own / channels;
+                if comptime!(at < count).runtime() && has_rows && channel < n && row < sizes.rows as usize {
+                    y[row * n + channel] = values[i];
+                }
             }
         }
     } else {
@@ -476,21 +532,26 @@ fn product<F: Float>(
             #[unroll]
             for h in 0..2usize {
                 let channel = (first_tile + own_tile + i) * 16 + comptime!(8 * h) + g;
-                if channel < n {
+                let of = channel_of::<F>(min(channel, n - 1), scales, bias, rule);
+                // All values before any is stored: stores ask whether the row exists, and no value waits for that.
+                let mut values = Array::<F>::new(comptime!(2 * mt));
+                #[unroll]
+                for j in 0..mt {
+                    let own = if sums_groups {
+                        total.index(comptime!(i * mt + j))
+                    } else {
+                        acc.index(comptime!(i * mt + j))
+                    };
                     #[unroll]
-                    for j in 0..mt {
-                        let own = if sums_groups {
-                            total.index(comptime!(i * mt + j))
-                        } else {
-                            acc.index(comptime!(i * mt + j))
-                        };
-                        #[unroll]
-                        for e in 0..2usize {
-                            let row = first_row + own_row + comptime!(j * 8 + e) + 2 * t;
-                            if row < sizes.rows as usize {
-                                y[row * n + channel] = output::<F>(own[h][e], channel, scales, bias, &sizes, rule);
-                            }
-                        }
+                    for e in 0..2usize {
+                        values[comptime!(2 * j + e)] = output::<F>(own[h][e], &of, &sizes, rule);
+                    }
+                }
+                #[unroll]
+                for at in 0..comptime!(2 * mt) {
+                    let row = first_row + own_row + comptime!(at / 2 * 8 + at % 2) + 2 * t;
+                    if channel < n && row < sizes.rows as usize {
+                        y[row * n + channel] = values[at];
                     }
                 }
             }
@@ -498,24 +559,40 @@ fn product<F: Float>(
     }
 }
 
+/// Outputs that a unit computes before it stores them, where planes share K.
+const BATCH: usize = 8;
+
+/// What the outputs of a channel need.
+#[derive(CubeType)]
+struct Channel {
+    scale: f32,
+    bias: f32,
+}
+
+#[cube]
+fn channel_of<F: Float>(channel: usize, scales: &Array<f32>, bias: &Array<F>, #[comptime] rule: Rule) -> Channel {
+    let mut scale = 1.0f32;
+    if comptime!(!rule.grouped && rule.zero != Zero::Float) {
+        scale = scales[channel];
+    }
+    let mut shift = 0.0f32;
+    if comptime!(rule.bias) {
+        shift = f32::cast_from(bias[channel]);
+    }
+    Channel { scale, bias: shift }
+}
+
 /// The output of a sum; NaN where the row held a NaN or an infinity.
 #[cube]
-fn output<F: Float>(
-    sum: f32,
-    channel: usize,
-    scales: &Array<f32>,
-    bias: &Array<F>,
-    sizes: &Sizes,
-    #[comptime] rule: Rule,
-) -> F {
+fn output<F: Float>(sum: f32, channel: &Channel, sizes: &Sizes, #[comptime] rule: Rule) -> F {
     let mut value = sum;
     if comptime!(!rule.grouped && rule.zero != Zero::Float) {
-        let scale = rounded::<F>(scales[channel], sizes.zero, rule.dtype, true);
+        let scale = rounded::<F>(channel.scale, sizes.zero, rule.dtype, true);
         let sum = rounded::<F>(sum, sizes.zero, rule.dtype, true);
         value = rounded::<F>(sum * scale, sizes.zero, rule.dtype, true);
     }
     if comptime!(rule.bias) {
-        value = value + f32::cast_from(bias[channel]);
+        value = value + channel.bias;
     }
     F::cast_from(select(is_not_finite(sum), f32::reinterpret(sizes.nan), value))
 }
@@ -535,13 +612,18 @@ pub(super) fn float_product<R: Runtime>(
     let grouped = layout.groups() > 1;
     let group_blocks = (layout.group / BLOCK).max(1);
     let shared = tiling.blocks / tiling.planes_k;
+    // Few copies a stage.
+    let runs = tiling.cube_rows() <= 16;
     let rule = Rule {
         tiling,
+        rows: Rows { pieces: 2, runs },
         bits: layout.bits,
         container,
         zero: weight.zero(),
         grouped,
         half_blocks: grouped && layout.group < BLOCK,
+        // Without groups every block is in the first, whatever K.
+        group_blocks: if grouped { group_blocks } else { 1 << 30 },
         run: if grouped {
             [4, 2]
                 .into_iter()
@@ -551,45 +633,61 @@ pub(super) fn float_product<R: Runtime>(
             1
         },
         whole: blocks.is_multiple_of(tiling.blocks),
+        even: blocks.div_ceil(tiling.blocks).is_multiple_of(tiling.stages),
         half_scales: weight.has_scales_of(dtype),
         bias: bias.is_some(),
         dtype,
     };
-    let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
-    product::launch(
-        &weight.client,
-        Grid::new(
-            layout.n.div_ceil(tiling.cube_channels()),
-            rows.div_ceil(tiling.cube_rows()),
+    let source = if runs {
+        SourceArgs::Runs(x.arg_of(16), weight.words.arg_of(16))
+    } else {
+        SourceArgs::Maps(
+            x.map(
+                [2 * blocks, rows, 16],
+                [16, layout.k / 2, 1],
+                [2 * tiling.blocks, tiling.cube_rows(), 16],
+            ),
+            weight.words.map(
+                [tiles, blocks, inner],
+                [blocks * inner, inner, 1],
+                [tiling.cube_tiles(), tiling.blocks, inner],
+            ),
         )
-        .count(),
-        CubeDim::new_2d(32, tiling.planes() as u32),
-        x.map(
-            [2 * blocks, rows, 16],
-            [16, layout.k / 2, 1],
-            [2 * tiling.blocks, tiling.cube_rows(), 16],
-        ),
-        weight.words.map(
-            [tiles, blocks, inner],
-            [blocks * inner, inner, 1],
-            [tiling.cube_tiles(), tiling.blocks, inner],
-        ),
-        weight.scales.arg(),
-        weight.zeros.arg(),
-        bias.unwrap_or(&y).arg(),
-        y.arg(),
-        y.arg(),
-        SizesLaunch::new(
-            rows as u32,
-            layout.n as u32,
-            blocks as u32,
-            group_blocks as u32,
-            weight.origin() as f32,
-            f32::NAN.to_bits(),
-            0,
-        ),
-        rule,
-        super::storage(dtype),
-    );
+    };
+    let [low, low_flip, high, high_flip] = rule.masks();
+    let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
+    // SAFETY: of the arrays, the kernel reads parameters of rows and scales of channels and groups whose places it holds below their
+    // number, and writes outputs of rows and channels that exist; maps are 0 outside their shape. Its loops end with the blocks of K.
+    unsafe {
+        product::launch_unchecked(
+            &weight.client,
+            Grid::new(
+                layout.n.div_ceil(tiling.cube_channels()),
+                rows.div_ceil(tiling.cube_rows()),
+            )
+            .count(),
+            CubeDim::new_2d(32, tiling.planes() as u32),
+            source,
+            weight.scales.arg(),
+            weight.zeros.arg(),
+            bias.unwrap_or(&y).arg(),
+            y.arg(),
+            (!runs).then(|| y.arg()),
+            SizesLaunch::new(
+                rows as u32,
+                layout.n as u32,
+                blocks as u32,
+                weight.origin() as f32,
+                f32::NAN.to_bits(),
+                0,
+                low,
+                low_flip,
+                high,
+                high_flip,
+            ),
+            rule,
+            super::storage(dtype),
+        );
+    }
     y
 }

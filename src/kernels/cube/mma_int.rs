@@ -1,5 +1,6 @@
 //! The product of int8 activations with a weight of integer codes through matrix instructions (`m16n8k32`): weights are the first
 //! operand, so that a plane multiplies 16 channels by 8 rows.
+#![allow(unsafe_code)]
 
 use super::activation::Codes;
 use super::buffer::Buffer;
@@ -8,7 +9,7 @@ use super::epilogue::{output, scaled};
 use super::fragments::{BLOCK, TILE, container};
 use super::grid::Grid;
 use super::product_int::is_shifted;
-use super::ring::{Line, NoShapes, barriers, fill, retyped, tile_lines};
+use super::ring::{Line, NoShapes, Rows, Source, SourceArgs, barriers, fill, retyped, tile_lines};
 use super::select::Tiling;
 use super::weight::CubeWeight;
 use crate::dtype::FloatDtype;
@@ -21,17 +22,22 @@ type Pair<T> = Vector<T, Const<2>>;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Rule {
     tiling: Tiling,
+    rows: Rows,
     container: usize,
     /// Several scales along K.
     grouped: bool,
     /// A group is half a block: 32 codes.
     half_blocks: bool,
+    /// Blocks of a group, 1 for less: a constant, since a division by it is in every step.
+    group_blocks: usize,
     /// The zero point of a row may be other than 0.
     shifted: bool,
     /// Sums of a group are the last places of a float.
     in_bits: bool,
     /// Stages cover K without a rest.
     whole: bool,
+    /// Rounds of the ring cover the stages without a rest.
+    even: bool,
     bias: bool,
     dtype: FloatDtype,
 }
@@ -53,8 +59,6 @@ struct Sizes {
     n: u32,
     /// Blocks of 64 k.
     blocks: u32,
-    /// Blocks of a group, at least 1.
-    group_blocks: u32,
     /// The bits of a NaN.
     nan: u32,
     /// 0.
@@ -117,10 +121,9 @@ fn add_group(
     }
 }
 
-#[cube(launch)]
+#[cube(launch_unchecked)]
 fn product<F: Float>(
-    x: &TensorMap<u32, Tiled>,
-    words: &TensorMap<u32, Tiled>,
+    source: &Source,
     parameters: &Array<f32>,
     scales: &Array<f32>,
     sums: &Array<i32>,
@@ -138,37 +141,41 @@ fn product<F: Float>(
     let cube_tiles = comptime!(tiling.cube_tiles());
     let cube_rows = comptime!(tiling.cube_rows());
     let w_stage = comptime!(cube_tiles * in_stage * lines);
-    let x_stage = comptime!(in_stage * cube_rows * 4);
+    let x_stage = comptime!(rule.rows.stage(&tiling));
     let mut w_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * w_stage), 128usize);
     let mut x_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * x_stage), 128usize);
-    let ring = barriers(tiling);
+    let ring = barriers(tiling, rule.rows);
 
     let lane = UNIT_POS_X as usize;
     let plane = UNIT_POS_Y as usize;
     let blocks = sizes.blocks as usize;
+    let tiles = (sizes.n as usize).div_ceil(16);
     let first_tile = CUBE_POS_X as usize * cube_tiles;
     let first_row = (CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize) * cube_rows;
     let steps = blocks.div_ceil(in_stage);
     let rounds = steps.div_ceil(stages);
 
-    let leader = UNIT_POS == 0u32;
+    let leader = lane == 0 && plane < comptime!(rule.rows.fillers(&tiling));
     if leader {
         #[unroll]
         for s in 0..comptime!(tiling.ahead()) {
             if s < steps {
                 fill(
-                    x,
-                    words,
+                    source,
                     &mut x_ring,
                     &mut w_ring,
                     &ring,
+                    plane,
                     s,
                     first_tile,
                     first_row,
+                    tiles,
+                    sizes.rows as usize,
+                    blocks,
                     s,
                     tiling,
                     rule.container,
-                    1usize,
+                    rule.rows,
                 );
             }
         }
@@ -180,9 +187,15 @@ fn product<F: Float>(
     let g = lane / 4;
     let t = lane % 4;
     let plane_n = plane % comptime!(tiling.planes_n);
-    let plane_m = plane / comptime!(tiling.planes_n);
+    let plane_m = (plane / comptime!(tiling.planes_n)) % comptime!(tiling.planes_m);
+    let plane_k = plane / comptime!(tiling.planes_n * tiling.planes_m);
     let own_tile = plane_n * rt;
     let own_row = plane_m * comptime!(mt * 8);
+    // Where this lane's lines begin in a stage.
+    let share = comptime!(in_stage / tiling.planes_k);
+    let own_w = (own_tile * in_stage + plane_k * share) * lines + lane;
+    let (piece, row) = comptime!((rule.rows.piece(&tiling), rule.rows.row(&tiling)));
+    let own_x = plane_k * comptime!(share * piece) + (own_row + g) * row + t;
 
     let mut acc = Sequence::<Array<Pair<i32>>>::new();
     let mut total = Sequence::<Array<Pair<f32>>>::new();
@@ -199,6 +212,8 @@ fn product<F: Float>(
             total.push(zeros);
         }
     }
+    let n = sizes.n as usize;
+    let last_row = sizes.rows as usize - 1;
     // Rows of this lane: 2t and 2t + 1 of each tile of 8.
     let mut token_scales = Array::<Pair<f32>>::new(mt);
     let mut token_points = Array::<Pair<i32>>::new(mt);
@@ -209,7 +224,7 @@ fn product<F: Float>(
         #[unroll]
         for e in 0..2usize {
             let row = first_row + own_row + comptime!(j * 8) + 2 * t + e;
-            let row = min(row, sizes.rows as usize - 1);
+            let row = min(row, last_row);
             scale[e] = parameters[row * 2];
             point[e] = i32::cast_from(parameters[row * 2 + 1]);
         }
@@ -221,7 +236,7 @@ fn product<F: Float>(
         #[unroll]
         for s in 0..stages {
             let step = round * stages + s;
-            if step < steps {
+            if comptime!(rule.even).runtime() || step < steps {
                 let first = step * in_stage;
                 if leader {
                     let next = step + comptime!(tiling.ahead());
@@ -232,43 +247,42 @@ fn product<F: Float>(
                             ring.empty.index(slot).wait_parity((turn as u32 + 1u32) % 2u32);
                         }
                         fill(
-                            x,
-                            words,
+                            source,
                             &mut x_ring,
                             &mut w_ring,
                             &ring,
+                            plane,
                             next,
                             first_tile,
                             first_row,
+                            tiles,
+                            sizes.rows as usize,
+                            blocks,
                             slot,
                             tiling,
                             rule.container,
-                            1usize,
+                            rule.rows,
                         );
                     }
                 }
                 sync_plane();
                 ring.full.index(s).wait_parity(round as u32 % 2u32);
                 #[unroll]
-                for b in 0..in_stage {
-                    let block = first + b;
+                for own in 0..comptime!(in_stage / tiling.planes_k) {
+                    let b = own;
+                    let block = first + b + plane_k * share;
                     if comptime!(rule.whole).runtime() || block < blocks {
                         let mut rows = Array::<Line>::new(mt);
                         #[unroll]
                         for j in 0..mt {
-                            let at = comptime!(s * x_stage + b * cube_rows * 4);
-                            rows[j] = x_ring[at + (own_row + comptime!(j * 8) + g) * 4 + t];
+                            rows[j] = x_ring[own_x + comptime!(s * x_stage + b * piece + j * 8 * row)];
                         }
                         #[unroll]
                         for q in 0..2usize {
                             #[unroll]
                             for i in 0..rt {
-                                let at = s * w_stage + ((own_tile + i) * in_stage + b) * lines + lane;
-                                let line = if comptime!(rule.container == 8) {
-                                    w_ring[at + comptime!(q * 32)]
-                                } else {
-                                    w_ring[at]
-                                };
+                                let step = comptime!(if rule.container == 8 { q * 32 } else { 0 });
+                                let line = w_ring[own_w + comptime!(s * w_stage + (i * in_stage + b) * lines + step)];
                                 let a = channels_of(line, rule.container, q);
                                 #[unroll]
                                 for j in 0..mt {
@@ -283,8 +297,8 @@ fn product<F: Float>(
                                 let mut group = block * 2 + q;
                                 let mut ends = true.runtime();
                                 if comptime!(!rule.half_blocks) {
-                                    group = block / sizes.group_blocks as usize;
-                                    ends = (block + 1) % sizes.group_blocks as usize == 0 || block + 1 == blocks;
+                                    group = block / rule.group_blocks;
+                                    ends = (block + 1) % rule.group_blocks == 0 || block + 1 == blocks;
                                 }
                                 if ends {
                                     #[unroll]
@@ -333,59 +347,165 @@ fn product<F: Float>(
         }
     }
 
-    #[unroll]
-    for i in 0..rt {
+    if comptime!(tiling.planes_k > 1) {
+        // Sums of the planes that share K, `[plane_k][row][channel]`; integers add up in any order.
+        let channels = comptime!(tiling.cube_channels());
+        let mut shared = SharedMemory::<i32>::new(comptime!(tiling.planes_k * channels * cube_rows));
         #[unroll]
-        for h in 0..2usize {
-            let channel = (first_tile + own_tile + i) * 16 + comptime!(h * 8) + g;
-            if channel < sizes.n as usize {
-                let mut channel_scale = 1.0f32;
-                let mut weights = 0i32;
-                if comptime!(!rule.grouped) {
-                    channel_scale = scales[channel];
-                    if comptime!(rule.shifted) {
-                        weights = sums[channel];
+        for i in 0..rt {
+            #[unroll]
+            for j in 0..mt {
+                let own = acc.index(comptime!(i * mt + j));
+                #[unroll]
+                for h in 0..2usize {
+                    #[unroll]
+                    for e in 0..2usize {
+                        let row = plane_k * cube_rows + own_row + comptime!(j * 8 + e) + 2 * t;
+                        shared[row * channels + (own_tile + i) * 16 + comptime!(8 * h) + g] = own[h][e];
                     }
                 }
-                let mut shift = 0.0f32;
-                if comptime!(rule.bias) {
-                    shift = f32::cast_from(bias[channel]);
+            }
+        }
+        sync_cube();
+        // A unit has a channel of its own, and every few rows of it.
+        let units = comptime!(tiling.planes() * 32);
+        let (own, step) = (UNIT_POS as usize, comptime!(units / channels));
+        let channel = first_tile * 16 + own % channels;
+        let of = channel_of::<F>(min(channel, n - 1), scales, sums, bias, rule);
+        let count = comptime!((cube_rows / step).max(1));
+        let batch = comptime!(count.min(BATCH));
+        // Units beyond the last row have none.
+        let has_rows = comptime!(step <= cube_rows).runtime() || own < comptime!(channels * cube_rows);
+        let own = min(own, comptime!(channels * cube_rows - 1));
+        #[unroll]
+        for first in 0..comptime!(count.div_ceil(batch)) {
+            let mut values = Array::<F>::new(batch);
+            #[unroll]
+            for i in 0..batch {
+                let at = comptime!((first * batch + i).min(count - 1));
+                let row = min(first_row + at * step + own / channels, last_row);
+                let mut sum = shared[comptime!(at * units) + own];
+                #[unroll]
+                for k in 1..comptime!(tiling.planes_k) {
+                    sum += shared[comptime!(k * channels * cube_rows + at * units) + own];
                 }
+                let token = parameters[row * 2];
+                let point = i32::cast_from(parameters[row * 2 + 1]);
+                let value = value_of::<F>(sum, token, point, &of, sizes.zero, rule);
+                values[i] = output::<F>(
+                    value, of.bias, token, sizes.nan, sizes.zero, rule.bias, rule.dtype, true,
+                );
+            }
+            #[unroll]
+            for i in 0..batch {
+                let at = comptime!(first * batch + i);
+                let row = first_row + at * step + own / channels;
+                if comptime!(at < count).runtime() && has_rows && channel < n && row <= last_row {
+                    y[row * n + channel] = values[i];
+                }
+            }
+        }
+    } else {
+        #[unroll]
+        for i in 0..rt {
+            #[unroll]
+            for h in 0..2usize {
+                let channel = (first_tile + own_tile + i) * 16 + comptime!(h * 8) + g;
+                let of = channel_of::<F>(min(channel, n - 1), scales, sums, bias, rule);
+                // All values before any is stored: stores ask whether the row exists, and no value waits for that.
+                let mut values = Array::<F>::new(comptime!(2 * mt));
                 #[unroll]
                 for j in 0..mt {
                     #[unroll]
                     for e in 0..2usize {
-                        let row = first_row + own_row + comptime!(j * 8) + 2 * t + e;
-                        if row < sizes.rows as usize {
-                            let scale = token_scales[j][e];
-                            let value = if comptime!(rule.grouped) {
-                                total.index(comptime!(i * mt + j))[h][e] * scale
-                            } else {
-                                let mut sum = acc.index(comptime!(i * mt + j))[h][e];
-                                if comptime!(rule.container == 4) {
-                                    sum = sum >> 4i32;
-                                }
-                                let point = f32::cast_from(token_points[j][e]);
-                                scaled::<F>(
-                                    sum,
-                                    scale,
-                                    point,
-                                    weights,
-                                    channel_scale,
-                                    sizes.zero,
-                                    rule.shifted,
-                                    rule.dtype,
-                                    true,
-                                )
-                            };
-                            y[row * sizes.n as usize + channel] =
-                                output::<F>(value, shift, scale, sizes.nan, sizes.zero, rule.bias, rule.dtype, true);
-                        }
+                        let token = token_scales[j][e];
+                        let value = if comptime!(rule.grouped) {
+                            total.index(comptime!(i * mt + j))[h][e] * token
+                        } else {
+                            let sum = acc.index(comptime!(i * mt + j))[h][e];
+                            value_of::<F>(sum, token, token_points[j][e], &of, sizes.zero, rule)
+                        };
+                        values[comptime!(2 * j + e)] = output::<F>(
+                            value, of.bias, token, sizes.nan, sizes.zero, rule.bias, rule.dtype, true,
+                        );
+                    }
+                }
+                #[unroll]
+                for at in 0..comptime!(2 * mt) {
+                    let row = first_row + own_row + comptime!(at / 2 * 8 + at % 2) + 2 * t;
+                    if channel < n && row <= last_row {
+                        y[row * n + channel] = values[at];
                     }
                 }
             }
         }
     }
+}
+
+/// Outputs that a unit computes before it stores them, where planes share K.
+const BATCH: usize = 8;
+
+/// What the outputs of a channel need.
+#[derive(CubeType)]
+struct Channel {
+    scale: f32,
+    /// The sum of its codes.
+    weights: i32,
+    bias: f32,
+}
+
+#[cube]
+fn channel_of<F: Float>(
+    channel: usize,
+    scales: &Array<f32>,
+    sums: &Array<i32>,
+    bias: &Array<F>,
+    #[comptime] rule: Rule,
+) -> Channel {
+    let mut scale = 1.0f32;
+    let mut weights = 0i32;
+    if comptime!(!rule.grouped) {
+        scale = scales[channel];
+        if comptime!(rule.shifted) {
+            weights = sums[channel];
+        }
+    }
+    let mut shift = 0.0f32;
+    if comptime!(rule.bias) {
+        shift = f32::cast_from(bias[channel]);
+    }
+    Channel {
+        scale,
+        weights,
+        bias: shift,
+    }
+}
+
+/// The value of the sum of a channel without groups.
+#[cube]
+fn value_of<F: Float>(
+    sum: i32,
+    token_scale: f32,
+    token_point: i32,
+    channel: &Channel,
+    zero: u32,
+    #[comptime] rule: Rule,
+) -> f32 {
+    let mut sum = sum;
+    if comptime!(rule.container == 4) {
+        sum = sum >> 4i32;
+    }
+    scaled::<F>(
+        sum,
+        token_scale,
+        f32::cast_from(token_point),
+        channel.weights,
+        channel.scale,
+        zero,
+        rule.shifted,
+        rule.dtype,
+        true,
+    )
 }
 
 /// `y [rows, N]` of activations as codes in blocks; `rows` is at least 1.
@@ -398,14 +518,23 @@ pub(super) fn int_product<R: Runtime>(
     bias: Option<&Buffer>,
 ) -> Buffer {
     let layout = weight.layout;
+    // Few copies a stage.
+    let runs = rows <= 64;
     let rule = Rule {
         tiling,
+        rows: Rows { pieces: 1, runs },
         container: container(layout.bits),
         grouped: layout.groups() > 1,
         half_blocks: layout.group < BLOCK && layout.groups() > 1,
+        group_blocks: if layout.groups() > 1 {
+            (layout.group / BLOCK).max(1)
+        } else {
+            1
+        },
         shifted: is_shifted(&weight.activation),
         in_bits: layout.groups() > 1 && layout.group <= IN_BITS,
         whole: (layout.k / BLOCK).is_multiple_of(tiling.blocks),
+        even: (layout.k / BLOCK).div_ceil(tiling.blocks).is_multiple_of(tiling.stages),
         bias: bias.is_some(),
         dtype,
     };
@@ -414,41 +543,45 @@ pub(super) fn int_product<R: Runtime>(
         layout.k / BLOCK,
         4 * tile_lines(rule.container),
     );
-    let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
-    product::launch(
-        &weight.client,
-        Grid::new(
-            layout.n.div_ceil(tiling.cube_channels()),
-            rows.div_ceil(tiling.cube_rows()),
+    let source = if runs {
+        SourceArgs::Runs(x.codes.arg_of(16), weight.words.arg_of(16))
+    } else {
+        SourceArgs::Maps(
+            x.codes.map(
+                [blocks, rows, 16],
+                [rows * 16, 16, 1],
+                [tiling.blocks, tiling.cube_rows(), 16],
+            ),
+            weight.words.map(
+                [tiles, blocks, inner],
+                [blocks * inner, inner, 1],
+                [tiling.cube_tiles(), tiling.blocks, inner],
+            ),
         )
-        .count(),
-        CubeDim::new_2d(32, tiling.planes() as u32),
-        x.codes.map(
-            [blocks, rows, 16],
-            [rows * 16, 16, 1],
-            [tiling.blocks, tiling.cube_rows(), 16],
-        ),
-        weight.words.map(
-            [tiles, blocks, inner],
-            [blocks * inner, inner, 1],
-            [tiling.cube_tiles(), tiling.blocks, inner],
-        ),
-        x.parameters.arg(),
-        weight.scales.arg(),
-        weight.zeros.arg(),
-        bias.unwrap_or(&y).arg(),
-        y.arg(),
-        y.arg(),
-        SizesLaunch::new(
-            rows as u32,
-            layout.n as u32,
-            blocks as u32,
-            (layout.group / BLOCK).max(1) as u32,
-            f32::NAN.to_bits(),
-            0,
-        ),
-        rule,
-        super::storage(dtype),
-    );
+    };
+    let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
+    // SAFETY: of the arrays, the kernel reads parameters of rows and scales of channels and groups whose places it holds below their
+    // number, and writes outputs of rows and channels that exist; maps are 0 outside their shape. Its loops end with the blocks of K.
+    unsafe {
+        product::launch_unchecked(
+            &weight.client,
+            Grid::new(
+                layout.n.div_ceil(tiling.cube_channels()),
+                rows.div_ceil(tiling.cube_rows()),
+            )
+            .count(),
+            CubeDim::new_2d(32, tiling.planes() as u32),
+            source,
+            x.parameters.arg(),
+            weight.scales.arg(),
+            weight.zeros.arg(),
+            bias.unwrap_or(&y).arg(),
+            y.arg(),
+            (!runs).then(|| y.arg()),
+            SizesLaunch::new(rows as u32, layout.n as u32, blocks as u32, f32::NAN.to_bits(), 0),
+            rule,
+            super::storage(dtype),
+        );
+    }
     y
 }

@@ -96,6 +96,8 @@ pub(super) struct Tiling {
     /// Blocks of 64 k in a stage.
     pub blocks: usize,
     pub stages: usize,
+    /// Steps from the last reading of a stage to its next filling: with 2, no plane waits for another.
+    pub slack: usize,
 }
 
 impl Tiling {
@@ -114,9 +116,9 @@ impl Tiling {
         self.rows * self.planes_m * 8
     }
 
-    /// Steps that copies run ahead: a stage is filled again two steps after it was read, so that no plane waits for another.
+    /// Steps that copies run ahead.
     pub fn ahead(&self) -> usize {
-        self.stages - 2
+        self.stages - self.slack
     }
 
     /// Planes of a cube.
@@ -126,7 +128,9 @@ impl Tiling {
 
     /// Bytes of a stage: `code` bits a code, `activation` bytes an activation.
     pub fn stage_bytes(&self, code: usize, activation: usize) -> usize {
+        // 64 bytes more for each row: see `ring::Rows`.
         self.blocks * BLOCK * (self.cube_channels() * code / 8 + self.cube_rows() * activation)
+            + self.cube_rows().min(16) * 64
     }
 
     /// Bytes that the planes that share K exchange.
@@ -138,10 +142,21 @@ impl Tiling {
         }
     }
 
-    /// As many stages as fit in `shared` bytes, and as many as there are; no fewer than 3.
+    /// As many stages as fit in `shared` bytes, and as many as there are, at most 8 and no fewer than 3; rather a divisor of the steps. A
+    /// stage has fewer blocks where 4 would not fit.
     fn filled(mut self, shared: usize, code: usize, activation: usize, blocks: usize) -> Self {
-        let fit = shared.saturating_sub(2048 + self.exchanged()) / self.stage_bytes(code, activation);
-        self.stages = fit.min(8).min(blocks.div_ceil(self.blocks) + 2).max(3);
+        let fit =
+            |tiling: &Self| shared.saturating_sub(2048 + tiling.exchanged()) / tiling.stage_bytes(code, activation);
+        while fit(&self) < 4 && self.blocks > self.planes_k {
+            self.blocks /= 2;
+        }
+        let fit = fit(&self);
+        let steps = blocks.div_ceil(self.blocks);
+        let most = fit.min(8).min(steps + 2).max(3);
+        self.stages = (4..=most)
+            .rev()
+            .find(|stages| steps.is_multiple_of(*stages))
+            .unwrap_or(most);
         self
     }
 }
@@ -156,75 +171,96 @@ pub(super) fn tiling(
     ordered: bool,
 ) -> Tiling {
     let blocks = problem.k / BLOCK;
-    let tiles = problem.n.div_ceil(TILE);
-    let shared = hardware.shared;
-    // Half a multiprocessor, so that one cube computes while another begins or ends.
-    let half = shared / 2;
-    let few = |rows: usize| {
-        // One wave of cubes over the channels; planes that share K where that leaves few.
-        let planes_n = tiles.div_ceil(hardware.processors).clamp(1, 8);
-        let planes_k = if ordered || problem.int8 {
-            1
-        } else if rows > 4 {
-            (8 / planes_n).clamp(1, 2)
-        } else {
-            (16 / planes_n).clamp(1, 4)
-        };
-        let planes_k = if planes_k == 3 { 2 } else { planes_k };
-        Tiling {
-            tiles: 1,
-            rows,
-            planes_n,
-            planes_m: 1,
-            planes_k,
-            blocks: 2 * planes_k.max(2),
-            stages: 1,
-        }
-    };
     let grouped = problem.group < problem.k;
-    let (tiling, shared) = match rows {
-        0..=8 => (few(1), shared),
-        9..=16 => (few(2), shared),
-        17..=32 => (few(4), shared),
-        33..=64 => (few(8), shared),
-        65..=512 => (
-            Tiling {
-                tiles: 2,
-                rows: 8,
-                planes_n: 4,
-                planes_m: 1,
-                planes_k: 1,
-                blocks: 2,
-                stages: 1,
-            },
-            half,
-        ),
-        _ if grouped => (
-            Tiling {
-                tiles: 2,
-                rows: 8,
-                planes_n: 4,
-                planes_m: 2,
-                planes_k: 1,
-                blocks: 2,
-                stages: 1,
-            },
-            shared,
-        ),
-        _ => (
-            Tiling {
-                tiles: 4,
-                rows: 8,
-                planes_n: 4,
-                planes_m: 2,
-                planes_k: 1,
-                blocks: 2,
-                stages: 1,
-            },
-            shared,
-        ),
+    let tiling = match rows {
+        // Wide enough for a wave of cubes that read shared memory less often.
+        33..=64 if problem.float && 4 * problem.n.div_ceil(8 * TILE) >= 3 * hardware.processors => Tiling {
+            tiles: 2,
+            rows: 8,
+            planes_n: 4,
+            planes_m: 1,
+            planes_k: 2,
+            blocks: 4,
+            stages: 1,
+            slack: 1,
+        },
+        0..=64 => few(hardware, problem, rows, ordered),
+        _ => many(hardware, problem, rows, grouped, ordered),
+    };
+    // Few planes: two cubes share a multiprocessor, so that one computes while the other waits.
+    let shared = if tiling.planes() <= 4 {
+        hardware.shared / 2
+    } else {
+        hardware.shared
     };
     tiling.filled(shared, code, activation, blocks)
+}
+
+/// One wave of cubes over the channels, each of every row; planes share K where that leaves few.
+fn few(hardware: &Hardware, problem: &Problem, rows: usize, ordered: bool) -> Tiling {
+    let rows = match rows {
+        0..=8 => 1,
+        9..=16 => 2,
+        17..=32 => 4,
+        _ => 8,
+    };
+    let planes_n = problem.n.div_ceil(TILE).div_ceil(hardware.processors).clamp(1, 8);
+    // Rows take registers and space for exchange.
+    let planes = if rows > 4 { 14 } else { 16 };
+    let planes_k = match planes / planes_n {
+        _ if ordered => 1,
+        0..=1 => 1,
+        2..=3 => 2,
+        4..=7 => 4,
+        _ if rows > 2 => 4,
+        _ => 8,
+    };
+    Tiling {
+        tiles: 1,
+        rows,
+        planes_n,
+        planes_m: 1,
+        planes_k,
+        // The more a plane does in a step, the less the step costs.
+        blocks: if planes_k <= 2 && rows <= 2 {
+            4 * planes_k
+        } else {
+            2 * planes_k.max(2)
+        },
+        stages: 1,
+        slack: 2,
+    }
+}
+
+/// The tiling whose waves of cubes take the shortest time, by the work of a cube.
+fn many(hardware: &Hardware, problem: &Problem, rows: usize, grouped: bool, ordered: bool) -> Tiling {
+    let tiling = |tiles, planes_m, planes_k| Tiling {
+        tiles,
+        rows: 8,
+        planes_n: 4,
+        planes_m,
+        planes_k,
+        blocks: 2,
+        stages: 1,
+        // Few stages fit.
+        slack: if tiles == 4 { 1 } else { 2 },
+    };
+    // With the time of a product of their size in percent of the first: a smaller one reads shared memory more often. Sums of groups take
+    // as many registers as sums.
+    let large = if grouped {
+        (tiling(2, 2, 1), 110)
+    } else {
+        (tiling(4, 2, 1), 100)
+    };
+    let small = (tiling(2, 1, if ordered { 1 } else { 2 }), 130);
+    let time = |(tiling, percent): &(Tiling, usize)| {
+        let cubes = problem.n.div_ceil(tiling.cube_channels()) * rows.div_ceil(tiling.cube_rows());
+        // Half as many planes take twice as long, two cubes at a time.
+        let at_once = 8 / tiling.planes();
+        let waves = cubes.div_ceil(at_once * hardware.processors) * at_once;
+        waves * tiling.cube_channels() * tiling.cube_rows() * percent
+    };
+    if time(&small) < time(&large) { small.0 } else { large.0 }
 }
 
 #[cfg(test)]
