@@ -3,13 +3,15 @@
 //! A float product reads its weight as it is; an integer or weight-only one first quantizes or packs the activations, K values a row, and
 //! that pays only over enough outputs.
 
-use super::CpuWeight;
+use super::{CpuWeight, Tier};
 use crate::kernels::Expected;
 
 /// Outputs below which a layer is left in float: its weight is small, and batches are slower than in float.
 const FEW_OUTPUTS: usize = 16;
 /// Rows of activations from which too few outputs cost more than they save.
 const ROWS: usize = 8;
+/// Rows from which a float product is bound by multiplications, which a weight-only product does as well.
+const MANY_ROWS: usize = 128;
 
 impl CpuWeight {
     /// How a product of a weight packed like this one, but of `outputs` channels, compares with a float product.
@@ -23,7 +25,23 @@ impl CpuWeight {
         match outputs {
             0..FEW_OUTPUTS => Expected::Slower(why),
             _ if outputs < enough => Expected::Mixed(why),
-            _ => Expected::Faster,
+            _ => self.at_many_rows().map_or(Expected::Faster, Expected::Mixed),
+        }
+    }
+
+    /// What is lost at many rows on tiers whose integers or conversions are no faster than floats: `benches/results/cpu.md` has the rows.
+    fn at_many_rows(&self) -> Option<String> {
+        let tier = self.tier();
+        let grouped = self.groups.count > 1;
+        match (tier, self.activation.is_quantized()) {
+            (Tier::Scalar, _) => Some("no SIMD tier can run here: slower than a float product that has one".into()),
+            (Tier::AvxVnni | Tier::Avx2, false) => Some(format!(
+                "{tier}: from {MANY_ROWS} rows on a weight-only product is about as fast as float, 0.7 to 1.5 times"
+            )),
+            (Tier::Avx2, true) if grouped && (self.groups.size <= 32 || self.dtype.bits() == 7) => Some(format!(
+                "{tier}: from {MANY_ROWS} rows on a product of small groups or 7 bits is about as fast as float, 0.9 to 1.8 times"
+            )),
+            _ => None,
         }
     }
 }

@@ -196,7 +196,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
 /// From codes of one width to floats: what a lookup yields, and what is subtracted after it.
 #[derive(Clone, Copy)]
 pub struct Decoder<F> {
-    /// Values of the first 16 codes, where an instruction set looks them up.
+    /// Values of the first 16 codes, where an instruction set looks them up: AVX-512 does.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub table: F,
     /// Zero points, where they are not in the table.
     pub zero: F,

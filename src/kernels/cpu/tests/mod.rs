@@ -107,6 +107,35 @@ pub(crate) fn same(got: &[f32], want: &[f32], what: &str) {
 }
 
 #[test]
+fn what_is_slower_on_a_tier_is_said() {
+    use crate::kernels::Expected;
+    let mut rng = StdRng::seed_from_u64(1);
+    let int4 = weight(&mut rng, 16, 128, [1, 128], IntDtype::INT4, Zero::None);
+    let int8 = ActivationQuantization::int8_dynamic(ActivationScale::PerToken);
+    for tier in tiers() {
+        let preference = Preference::Specific(tier.name().into());
+        let expected = |activation, outputs| {
+            let packed = CpuWeight::pack_for(int4.clone(), activation, &preference);
+            packed.unwrap().unwrap().expected(outputs)
+        };
+        let float = expected(ActivationQuantization::None, 4096);
+        let quantized = expected(int8, 4096);
+        match tier {
+            Tier::Scalar => assert!(matches!((&float, &quantized), (Expected::Mixed(_), Expected::Mixed(_)))),
+            Tier::AvxVnni | Tier::Avx2 => {
+                assert!(
+                    matches!(&float, Expected::Mixed(why) if why.contains(tier.name())),
+                    "{float:?}"
+                );
+                assert_eq!(quantized, Expected::Faster);
+            }
+            _ => assert_eq!((float, quantized), (Expected::Faster, Expected::Faster), "{tier}"),
+        }
+        assert!(matches!(expected(int8, 8), Expected::Slower(_)), "{tier}");
+    }
+}
+
+#[test]
 fn a_packed_weight_comes_back() {
     let mut rng = StdRng::seed_from_u64(1);
     for bits in 1..=8 {
