@@ -3,6 +3,7 @@
 //! A float product reads its weight as it is; an integer or weight-only one first quantizes or packs the activations, K values a row, and
 //! that pays only over enough outputs.
 
+use super::weight::Zeros;
 use super::{CpuWeight, Tier};
 use crate::kernels::Expected;
 
@@ -35,6 +36,10 @@ impl CpuWeight {
         let grouped = self.groups.count > 1;
         match (tier, self.activation.is_quantized()) {
             (Tier::Scalar, _) => Some("no SIMD tier can run here: slower than a float product that has one".into()),
+            (Tier::AvxVnni | Tier::Avx2, false) if matches!(self.zero, Zeros::Float { .. }) => Some(format!(
+                "{tier}: every weight with a float zero point is rounded twice, so that a layer which stays in a cache is slower than \
+                 float, 1.1 to 1.4 times, and from {MANY_ROWS} rows on so is a larger one"
+            )),
             (Tier::AvxVnni | Tier::Avx2, false) => Some(format!(
                 "{tier}: from {MANY_ROWS} rows on a weight-only product is about as fast as float, 0.7 to 1.5 times"
             )),
