@@ -38,7 +38,7 @@ impl CpuWeight {
             (Tier::Scalar, _) => Some("no SIMD tier can run here: slower than a float product that has one".into()),
             (Tier::AvxVnni | Tier::Avx2, false) if matches!(self.zero, Zeros::Float { .. }) => Some(format!(
                 "{tier}: every weight with a float zero point is rounded twice, so that a layer which stays in a cache is slower than \
-                 float, 1.1 to 1.4 times, and from {MANY_ROWS} rows on so is a larger one"
+                 float, 1.1 to 1.4 times; from {MANY_ROWS} rows on a larger one is about as fast, 0.8 to 1.4 times"
             )),
             (Tier::AvxVnni | Tier::Avx2, false) => Some(format!(
                 "{tier}: from {MANY_ROWS} rows on a weight-only product is about as fast as float, 0.7 to 1.5 times"

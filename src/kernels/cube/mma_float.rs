@@ -28,7 +28,7 @@ struct Rule {
     grouped: bool,
     /// A group is half a block: 32 codes.
     half_blocks: bool,
-    /// Blocks of a group, 1 for less: a constant, since a division by it is in every step.
+    /// Blocks of a group, 1 for less, more than there are for one group: a constant, since a division by it is in every step.
     group_blocks: usize,
     /// Neighbouring blocks of a stage that a plane sums up before the scale.
     run: usize,
@@ -244,7 +244,7 @@ fn product<F: Float>(
     let plane = UNIT_POS_Y as usize;
     let n = sizes.n as usize;
     let blocks = sizes.blocks as usize;
-    let tiles = (sizes.n as usize).div_ceil(16);
+    let tiles = n.div_ceil(16);
     let first_tile = CUBE_POS_X as usize * cube_tiles;
     let first_row = (CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize) * cube_rows;
     let steps = blocks.div_ceil(in_stage);
@@ -389,8 +389,7 @@ fn product<F: Float>(
                 sync_plane();
                 ring.full.index(s).wait_parity(round as u32 % 2u32);
                 #[unroll]
-                for own in 0..comptime!(in_stage / tiling.planes_k) {
-                    let b = own;
+                for b in 0..share {
                     let block = first + b + plane_k * share;
                     if comptime!(rule.whole).runtime() || block < blocks {
                         #[unroll]
@@ -403,9 +402,9 @@ fn product<F: Float>(
                             let r = comptime!(if !rule.grouped {
                                 0
                             } else if rule.half_blocks {
-                                2 * own + q
+                                2 * b + q
                             } else {
-                                own / rule.run
+                                b / rule.run
                             });
                             #[unroll]
                             for i in 0..rt {
@@ -441,8 +440,7 @@ fn product<F: Float>(
                                     }
                                 }
                             }
-                            if comptime!(sums_groups && (rule.half_blocks || q == 1 && own % rule.run == rule.run - 1))
-                            {
+                            if comptime!(sums_groups && (rule.half_blocks || q == 1 && b % rule.run == rule.run - 1)) {
                                 #[unroll]
                                 for i in 0..rt {
                                     #[unroll]
@@ -622,7 +620,7 @@ pub(super) fn float_product<R: Runtime>(
         zero: weight.zero(),
         grouped,
         half_blocks: grouped && layout.group < BLOCK,
-        // Without groups every block is in the first, whatever K.
+        // The same for every K without groups.
         group_blocks: if grouped { group_blocks } else { 1 << 30 },
         run: if grouped {
             [4, 2]
@@ -656,8 +654,9 @@ pub(super) fn float_product<R: Runtime>(
     };
     let [low, low_flip, high, high_flip] = rule.masks();
     let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
-    // SAFETY: of the arrays, the kernel reads parameters of rows and scales of channels and groups whose places it holds below their
-    // number, and writes outputs of rows and channels that exist; maps are 0 outside their shape. Its loops end with the blocks of K.
+    // SAFETY: the kernel holds channels and groups below their number where it reads scales, zero points and the bias, and asks whether
+    // row and channel exist before it writes. Copies are of tiles, blocks and rows that exist, or of maps, which are 0 outside their
+    // shape. Loops end with the blocks of K.
     unsafe {
         product::launch_unchecked(
             &weight.client,

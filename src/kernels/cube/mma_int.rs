@@ -148,8 +148,9 @@ fn product<F: Float>(
 
     let lane = UNIT_POS_X as usize;
     let plane = UNIT_POS_Y as usize;
+    let n = sizes.n as usize;
     let blocks = sizes.blocks as usize;
-    let tiles = (sizes.n as usize).div_ceil(16);
+    let tiles = n.div_ceil(16);
     let first_tile = CUBE_POS_X as usize * cube_tiles;
     let first_row = (CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize) * cube_rows;
     let steps = blocks.div_ceil(in_stage);
@@ -212,7 +213,6 @@ fn product<F: Float>(
             total.push(zeros);
         }
     }
-    let n = sizes.n as usize;
     let last_row = sizes.rows as usize - 1;
     // Rows of this lane: 2t and 2t + 1 of each tile of 8.
     let mut token_scales = Array::<Pair<f32>>::new(mt);
@@ -268,8 +268,7 @@ fn product<F: Float>(
                 sync_plane();
                 ring.full.index(s).wait_parity(round as u32 % 2u32);
                 #[unroll]
-                for own in 0..comptime!(in_stage / tiling.planes_k) {
-                    let b = own;
+                for b in 0..share {
                     let block = first + b + plane_k * share;
                     if comptime!(rule.whole).runtime() || block < blocks {
                         let mut rows = Array::<Line>::new(mt);
@@ -308,13 +307,13 @@ fn product<F: Float>(
                                         #[unroll]
                                         for h in 0..2usize {
                                             let channel = (first_tile + own_tile + i) * 16 + comptime!(h * 8) + g;
-                                            let channel = min(channel, sizes.n as usize - 1);
-                                            scale[h] = scales[group * sizes.n as usize + channel];
+                                            let channel = min(channel, n - 1);
+                                            scale[h] = scales[group * n + channel];
                                             if comptime!(rule.container == 4) {
                                                 scale[h] = scale[h] * 0.0625f32;
                                             }
                                             if comptime!(rule.shifted) {
-                                                weights[h] = sums[group * sizes.n as usize + channel];
+                                                weights[h] = sums[group * n + channel];
                                                 if comptime!(rule.container == 4) {
                                                     weights[h] = weights[h] << 4i32;
                                                 }
@@ -560,8 +559,9 @@ pub(super) fn int_product<R: Runtime>(
         )
     };
     let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
-    // SAFETY: of the arrays, the kernel reads parameters of rows and scales of channels and groups whose places it holds below their
-    // number, and writes outputs of rows and channels that exist; maps are 0 outside their shape. Its loops end with the blocks of K.
+    // SAFETY: the kernel holds rows, channels and groups below their number where it reads parameters, scales and sums, and asks whether
+    // row and channel exist before it writes. Copies are of tiles, blocks and rows that exist, or of maps, which are 0 outside their
+    // shape. Loops end with the blocks of K.
     unsafe {
         product::launch_unchecked(
             &weight.client,

@@ -64,6 +64,22 @@ pub(super) struct Problem {
     pub middle: bool,
 }
 
+impl Problem {
+    fn is_grouped(&self) -> bool {
+        self.group < self.k
+    }
+
+    /// Whether sums join in one order, that of the groups: of integers, whose outputs are exact. Such sums are not split along K.
+    fn is_ordered(&self) -> bool {
+        self.int8 && self.is_grouped()
+    }
+
+    /// Bytes of an activation in shared memory.
+    fn activation_bytes(&self) -> usize {
+        if self.int8 { 1 } else { 2 }
+    }
+}
+
 /// How the codes of a weight are laid out.
 pub(super) fn arrangement(hardware: &Hardware, problem: &Problem) -> Arrangement {
     let Problem { n, k, group, .. } = *problem;
@@ -161,17 +177,8 @@ impl Tiling {
     }
 }
 
-/// The tiling of `rows` rows of activations of `activation` bytes. `ordered` sums may not be split along K.
-pub(super) fn tiling(
-    hardware: &Hardware,
-    problem: &Problem,
-    rows: usize,
-    code: usize,
-    activation: usize,
-    ordered: bool,
-) -> Tiling {
-    let blocks = problem.k / BLOCK;
-    let grouped = problem.group < problem.k;
+/// The tiling of `rows` rows of activations with codes of `code` bits.
+pub(super) fn tiling(hardware: &Hardware, problem: &Problem, rows: usize, code: usize) -> Tiling {
     let tiling = match rows {
         // Wide enough for a wave of cubes that read shared memory less often.
         33..=64 if problem.float && 4 * problem.n.div_ceil(8 * TILE) >= 3 * hardware.processors => Tiling {
@@ -184,8 +191,8 @@ pub(super) fn tiling(
             stages: 1,
             slack: 1,
         },
-        0..=64 => few(hardware, problem, rows, ordered),
-        _ => many(hardware, problem, rows, grouped, ordered),
+        0..=64 => few(hardware, problem, rows),
+        _ => many(hardware, problem, rows),
     };
     // Few planes: two cubes share a multiprocessor, so that one computes while the other waits.
     let shared = if tiling.planes() <= 4 {
@@ -193,11 +200,11 @@ pub(super) fn tiling(
     } else {
         hardware.shared
     };
-    tiling.filled(shared, code, activation, blocks)
+    tiling.filled(shared, code, problem.activation_bytes(), problem.k / BLOCK)
 }
 
 /// One wave of cubes over the channels, each of every row; planes share K where that leaves few.
-fn few(hardware: &Hardware, problem: &Problem, rows: usize, ordered: bool) -> Tiling {
+fn few(hardware: &Hardware, problem: &Problem, rows: usize) -> Tiling {
     let rows = match rows {
         0..=8 => 1,
         9..=16 => 2,
@@ -208,7 +215,7 @@ fn few(hardware: &Hardware, problem: &Problem, rows: usize, ordered: bool) -> Ti
     // Rows take registers and space for exchange.
     let planes = if rows > 4 { 14 } else { 16 };
     let planes_k = match planes / planes_n {
-        _ if ordered => 1,
+        _ if problem.is_ordered() => 1,
         0..=1 => 1,
         2..=3 => 2,
         4..=7 => 4,
@@ -233,7 +240,7 @@ fn few(hardware: &Hardware, problem: &Problem, rows: usize, ordered: bool) -> Ti
 }
 
 /// The tiling whose waves of cubes take the shortest time, by the work of a cube.
-fn many(hardware: &Hardware, problem: &Problem, rows: usize, grouped: bool, ordered: bool) -> Tiling {
+fn many(hardware: &Hardware, problem: &Problem, rows: usize) -> Tiling {
     let tiling = |tiles, planes_m, planes_k| Tiling {
         tiles,
         rows: 8,
@@ -247,12 +254,12 @@ fn many(hardware: &Hardware, problem: &Problem, rows: usize, grouped: bool, orde
     };
     // With the time of a product of their size in percent of the first: a smaller one reads shared memory more often. Sums of groups take
     // as many registers as sums.
-    let large = if grouped {
+    let large = if problem.is_grouped() {
         (tiling(2, 2, 1), 110)
     } else {
         (tiling(4, 2, 1), 100)
     };
-    let small = (tiling(2, 1, if ordered { 1 } else { 2 }), 130);
+    let small = (tiling(2, 1, if problem.is_ordered() { 1 } else { 2 }), 130);
     let time = |(tiling, percent): &(Tiling, usize)| {
         let cubes = problem.n.div_ceil(tiling.cube_channels()) * rows.div_ceil(tiling.cube_rows());
         // Half as many planes take twice as long, two cubes at a time.
@@ -364,20 +371,20 @@ mod tests {
         ] {
             for group in [32, 64, 128, k] {
                 for rows in [1, 8, 9, 16, 17, 33, 64, 65, 256, 512, 513, 4096, 100_000] {
-                    for (code, activation, ordered) in [(8, 1, false), (4, 1, true), (4, 2, false), (8, 2, false)] {
-                        let float = activation == 2;
+                    for (code, float) in [(8, false), (4, false), (4, true), (8, true)] {
                         let problem = Problem {
                             int8: !float,
                             float,
                             ..problem(n, k, group.min(k))
                         };
-                        let tiling = tiling(&H200, &problem, rows, code, activation, ordered);
-                        let bytes = tiling.stages * tiling.stage_bytes(code, activation) + tiling.exchanged();
+                        let tiling = tiling(&H200, &problem, rows, code);
+                        let bytes =
+                            tiling.stages * tiling.stage_bytes(code, problem.activation_bytes()) + tiling.exchanged();
                         let about = format!("{n} {k} {group} {rows} {code} {tiling:?}");
                         assert!(bytes + 2048 <= H200.shared, "{about}: {bytes} bytes");
                         assert!(tiling.stages >= 3 && tiling.planes() <= 16, "{about}");
                         assert!(tiling.blocks.is_multiple_of(tiling.planes_k), "{about}");
-                        assert!(tiling.planes_k == 1 || !ordered, "{about}");
+                        assert!(tiling.planes_k == 1 || !problem.is_ordered(), "{about}");
                         assert!(
                             tiling.cube_tiles() <= 256 && tiling.cube_rows() <= 256,
                             "{about}: a box"

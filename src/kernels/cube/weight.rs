@@ -179,18 +179,11 @@ impl<R: Runtime> CubeWeight<R> {
         if operand == Operand::Halves && dtype == FloatDtype::F32 {
             return None;
         }
-        let code = container(self.layout.bits);
-        let (bytes, ordered) = match operand {
-            Operand::Bytes => (1, self.layout.groups() > 1),
-            Operand::Halves => (2, false),
-        };
         Some(select::tiling(
             &self.hardware,
             &self.problem,
             rows,
-            code,
-            bytes,
-            ordered,
+            container(self.layout.bits),
         ))
     }
 
