@@ -8,7 +8,9 @@ use super::epilogue::rounded;
 use super::fragments::{BLOCK, TILE, container};
 use super::grid::Grid;
 use super::product_float::Zero;
-use super::ring::{Line, NoShapes, Rows, Source, SourceArgs, barriers, fill, retyped, tile_lines};
+use super::ring::{
+    Line, NoShapes, Shape, Source, SourceArgs, enter, exchange, leave, place_of, prepare, retyped, start, tile_lines,
+};
 use super::select::Tiling;
 use super::weight::CubeWeight;
 use crate::dtype::FloatDtype;
@@ -19,10 +21,8 @@ type Pair<T> = Vector<T, Const<2>>;
 /// What a compiled kernel is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Rule {
-    tiling: Tiling,
-    rows: Rows,
+    shape: Shape,
     bits: usize,
-    container: usize,
     zero: Zero,
     /// Several scales along K.
     grouped: bool,
@@ -32,10 +32,6 @@ struct Rule {
     group_blocks: usize,
     /// Neighbouring blocks of a stage that a plane sums up before the scale.
     run: usize,
-    /// Stages cover K without a rest.
-    whole: bool,
-    /// Rounds of the ring cover the stages without a rest.
-    even: bool,
     /// Scales and float zero points are values of the activation's dtype.
     half_scales: bool,
     bias: bool,
@@ -55,7 +51,7 @@ impl Rule {
     /// bits of `magic`. Once for the low codes, once for those 4 bits higher, which count 16 times.
     fn masks(&self) -> [u32; 4] {
         let (magic, _) = self.magic();
-        if self.container == 4 {
+        if self.shape.container == 4 {
             [0x000f_000f, magic | 0x0008_0008, 0x00f0_00f0, magic | 0x0080_0080]
         } else {
             [0x00ff_00ff, magic | 0x0080_0080, 0, 0]
@@ -64,13 +60,13 @@ impl Rule {
 
     /// Whether a half holds a code that counts 16 times, so that the nibble need not be moved.
     fn in_place(&self) -> bool {
-        self.container == 4 && self.dtype == FloatDtype::F16
+        self.shape.container == 4 && self.dtype == FloatDtype::F16
     }
 
     /// Groups that a plane meets in a step; one where the channel has one.
     fn groups_in_step(&self) -> usize {
         if self.grouped {
-            let blocks = self.tiling.blocks / self.tiling.planes_k;
+            let blocks = self.shape.tiling.blocks / self.shape.tiling.planes_k;
             if self.half_blocks {
                 2 * blocks
             } else {
@@ -83,19 +79,19 @@ impl Rule {
 
     /// Scales that a plane needs in a step.
     fn in_step(&self) -> usize {
-        self.groups_in_step() * 2 * self.tiling.tiles
+        self.groups_in_step() * 2 * self.shape.tiling.tiles
     }
 
     /// Steps that scales are read ahead: a divisor of the stages, so that no register moves while it is on its way.
     fn early(&self) -> usize {
-        let stages = self.tiling.stages;
+        let stages = self.shape.tiling.stages;
         let held = |early: &usize| stages.is_multiple_of(*early) && early * self.in_step() <= 16;
         (1..=stages).rev().find(held).unwrap_or(1)
     }
 
     /// Codes of the container below the smallest of the weight.
     fn below(&self) -> f32 {
-        (1 << (self.container - 1)) as f32 - (1 << (self.bits - 1)) as f32
+        (1 << (self.shape.container - 1)) as f32 - (1 << (self.bits - 1)) as f32
     }
 }
 
@@ -122,7 +118,7 @@ struct Sizes {
 /// Two codes of `word`, the low byte or nibble of each half, less `origin`; `high`: the nibble above.
 #[cube]
 fn pair_of<F: Float>(word: u32, origin: f32, sizes: &Sizes, #[comptime] high: bool, #[comptime] rule: Rule) -> Pair<F> {
-    if comptime!(rule.container == 8 && rule.dtype == FloatDtype::BF16) {
+    if comptime!(rule.shape.container == 8 && rule.dtype == FloatDtype::BF16) {
         // 2^23 + code, of which the difference is exact and has no more than 8 digits.
         let low = ((word & 0xffu32) ^ 0x80u32) | 0x4b00_0000u32;
         let high = (((word >> 16u32) & 0xffu32) ^ 0x80u32) | 0x4b00_0000u32;
@@ -159,12 +155,12 @@ fn channels_of<F: Float>(
         #[unroll]
         for h in 0..2usize {
             let high = comptime!(rule.in_place() && h == 1);
-            let shift = comptime!(if rule.container == 4 && !high {
+            let shift = comptime!(if rule.shape.container == 4 && !high {
                 4 * h + 8 * p
             } else {
                 8 * p
             });
-            let source = line[comptime!(if rule.container == 4 { word } else { word + h })];
+            let source = line[comptime!(if rule.shape.container == 4 { word } else { word + h })];
             let mut values = pair_of::<F>(source >> comptime!(shift as u32), origins[h], sizes, high, rule);
             if comptime!(rule.zero == Zero::Float) {
                 if comptime!(rule.half_scales) {
@@ -195,7 +191,7 @@ fn of_step(
     sizes: &Sizes,
     #[comptime] rule: Rule,
 ) -> Array<f32> {
-    let tiling = comptime!(rule.tiling);
+    let tiling = comptime!(rule.shape.tiling);
     let mut found = Array::<f32>::new(comptime!(rule.in_step()));
     #[unroll]
     for r in 0..comptime!(rule.groups_in_step()) {
@@ -228,68 +224,23 @@ fn product<F: Float>(
     #[comptime] rule: Rule,
     #[define(F)] _dtype: StorageType,
 ) {
-    let tiling = comptime!(rule.tiling);
-    let stages = comptime!(tiling.stages);
-    let in_stage = comptime!(tiling.blocks);
-    let lines = comptime!(tile_lines(rule.container));
-    let cube_tiles = comptime!(tiling.cube_tiles());
-    let cube_rows = comptime!(tiling.cube_rows());
-    let w_stage = comptime!(cube_tiles * in_stage * lines);
-    let x_stage = comptime!(rule.rows.stage(&tiling));
-    let mut w_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * w_stage), 128usize);
-    let mut x_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * x_stage), 128usize);
-    let ring = barriers(tiling, rule.rows);
+    let shape = comptime!(rule.shape);
+    let tiling = comptime!(shape.tiling);
+    let (stages, in_stage, lines) = comptime!((tiling.stages, tiling.blocks, shape.lines()));
+    let (w_stage, x_stage) = comptime!((shape.w_stage(), shape.x_stage()));
+    let (piece, row, share) = comptime!((shape.piece(), shape.row(), shape.share()));
+    let mut ring = prepare(shape);
+    let place = place_of(sizes.rows, sizes.n, sizes.blocks, shape);
+    start(&mut ring, source, &place, shape);
 
-    let lane = UNIT_POS_X as usize;
-    let plane = UNIT_POS_Y as usize;
     let n = sizes.n as usize;
-    let blocks = sizes.blocks as usize;
-    let tiles = n.div_ceil(16);
-    let first_tile = CUBE_POS_X as usize * cube_tiles;
-    let first_row = (CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize) * cube_rows;
-    let steps = blocks.div_ceil(in_stage);
-    let rounds = steps.div_ceil(stages);
-    let leader = lane == 0 && plane < comptime!(rule.rows.fillers(&tiling));
-    if leader {
-        #[unroll]
-        for s in 0..comptime!(tiling.ahead()) {
-            if s < steps {
-                fill(
-                    source,
-                    &mut x_ring,
-                    &mut w_ring,
-                    &ring,
-                    plane,
-                    s,
-                    first_tile,
-                    first_row,
-                    tiles,
-                    sizes.rows as usize,
-                    blocks,
-                    s,
-                    tiling,
-                    rule.container,
-                    rule.rows,
-                );
-            }
-        }
-    }
-
+    let (first_tile, first_row) = (place.first_tile, place.first_row);
+    let (own_tile, own_row, plane_k) = (place.own_tile, place.own_row, place.plane_k);
+    let rounds = place.steps.div_ceil(stages);
     let def = cmma::MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
     let mt = comptime!(tiling.rows);
     let rt = comptime!(tiling.tiles);
-    let g = lane / 4;
-    let t = lane % 4;
-    let plane_n = plane % comptime!(tiling.planes_n);
-    let plane_m = (plane / comptime!(tiling.planes_n)) % comptime!(tiling.planes_m);
-    let plane_k = plane / comptime!(tiling.planes_n * tiling.planes_m);
-    let own_tile = plane_n * rt;
-    let own_row = plane_m * comptime!(mt * 8);
-    // Where this lane's lines begin in a stage.
-    let share = comptime!(in_stage / tiling.planes_k);
-    let own_w = (own_tile * in_stage + plane_k * share) * lines + lane;
-    let (piece, row) = comptime!((rule.rows.piece(&tiling), rule.rows.row(&tiling)));
-    let own_x = plane_k * comptime!(2 * share * piece) + (own_row + g) * row + t;
+    let (g, t) = (place.lane / 4, place.lane % 4);
     let sums_groups = comptime!(rule.grouped && rule.zero != Zero::Float);
 
     let mut acc = Sequence::<Array<Pair<f32>>>::new();
@@ -338,66 +289,39 @@ fn product<F: Float>(
         #[unroll]
         for s in 0..stages {
             let step = round * stages + s;
-            if comptime!(rule.even).runtime() || step < steps {
+            if comptime!(shape.even).runtime() || step < place.steps {
                 let mut step_scales = Array::<f32>::new(in_step);
                 let mut step_zeros = Array::<f32>::new(in_step);
-                let place = comptime!(s % early * in_step);
+                let held = comptime!(s % early * in_step);
                 if uses_scales {
                     let found = of_step(scales, step + early, plane_k, own_channel, &sizes, rule);
                     #[unroll]
                     for i in 0..in_step {
-                        step_scales[i] = next_scales[comptime!(place + i)];
-                        next_scales[comptime!(place + i)] = found[i];
+                        step_scales[i] = next_scales[comptime!(held + i)];
+                        next_scales[comptime!(held + i)] = found[i];
                     }
                 }
                 if uses_zeros {
                     let found = of_step(zeros, step + early, plane_k, own_channel, &sizes, rule);
                     #[unroll]
                     for i in 0..in_step {
-                        step_zeros[i] = next_zeros[comptime!(place + i)];
-                        next_zeros[comptime!(place + i)] = found[i];
+                        step_zeros[i] = next_zeros[comptime!(held + i)];
+                        next_zeros[comptime!(held + i)] = found[i];
                     }
                 }
                 let first = step * in_stage;
-                if leader {
-                    let next = step + comptime!(tiling.ahead());
-                    let slot = comptime!((s + tiling.ahead()) % stages);
-                    let turn = round + comptime!((s + tiling.ahead()) / stages);
-                    if next < steps {
-                        if turn > 0 {
-                            ring.empty.index(slot).wait_parity((turn as u32 + 1u32) % 2u32);
-                        }
-                        fill(
-                            source,
-                            &mut x_ring,
-                            &mut w_ring,
-                            &ring,
-                            plane,
-                            next,
-                            first_tile,
-                            first_row,
-                            tiles,
-                            sizes.rows as usize,
-                            blocks,
-                            slot,
-                            tiling,
-                            rule.container,
-                            rule.rows,
-                        );
-                    }
-                }
-                sync_plane();
-                ring.full.index(s).wait_parity(round as u32 % 2u32);
+                enter(&mut ring, source, &place, round, s, shape);
                 #[unroll]
                 for b in 0..share {
                     let block = first + b + plane_k * share;
-                    if comptime!(rule.whole).runtime() || block < blocks {
+                    if comptime!(shape.whole).runtime() || block < place.blocks {
                         #[unroll]
                         for q in 0..2usize {
                             let mut rows = Array::<Line>::new(mt);
                             #[unroll]
                             for j in 0..mt {
-                                rows[j] = x_ring[own_x + comptime!(s * x_stage + (2 * b + q) * piece + j * 8 * row)];
+                                rows[j] =
+                                    ring.x[place.own_x + comptime!(s * x_stage + (2 * b + q) * piece + j * 8 * row)];
                             }
                             let r = comptime!(if !rule.grouped {
                                 0
@@ -408,8 +332,9 @@ fn product<F: Float>(
                             });
                             #[unroll]
                             for i in 0..rt {
-                                let step = comptime!(if rule.container == 8 { q * 32 } else { 0 });
-                                let line = w_ring[own_w + comptime!(s * w_stage + (i * in_stage + b) * lines + step)];
+                                let step = comptime!(if rule.shape.container == 8 { q * 32 } else { 0 });
+                                let line =
+                                    ring.w[place.own_w + comptime!(s * w_stage + (i * in_stage + b) * lines + step)];
                                 let mut origins = Array::<f32>::new(2usize);
                                 let mut scale = Array::<f32>::new(2usize);
                                 let mut middle = Array::<f32>::new(2usize);
@@ -428,7 +353,11 @@ fn product<F: Float>(
                                 }
                                 #[unroll]
                                 for half in 0..2usize {
-                                    let word = comptime!(if rule.container == 8 { 2 * half } else { 2 * q + half });
+                                    let word = comptime!(if rule.shape.container == 8 {
+                                        2 * half
+                                    } else {
+                                        2 * q + half
+                                    });
                                     let a = channels_of::<F>(line, &origins, &scale, &middle, &sizes, word, rule);
                                     #[unroll]
                                     for j in 0..mt {
@@ -460,38 +389,15 @@ fn product<F: Float>(
                         }
                     }
                 }
-                sync_plane();
-                if lane == 0 {
-                    ring.empty.index(s).arrive();
-                }
+                leave(&ring, &place, s);
             }
         }
     }
 
+    let sums = if sums_groups { total } else { acc };
     if comptime!(tiling.planes_k > 1) {
-        // Sums of the planes that share K, `[plane_k][row][channel]`.
-        let channels = comptime!(tiling.cube_channels());
-        let mut sums = SharedMemory::<f32>::new(comptime!(tiling.planes_k * channels * cube_rows));
-        #[unroll]
-        for i in 0..rt {
-            #[unroll]
-            for j in 0..mt {
-                let own = if sums_groups {
-                    total.index(comptime!(i * mt + j))
-                } else {
-                    acc.index(comptime!(i * mt + j))
-                };
-                #[unroll]
-                for h in 0..2usize {
-                    #[unroll]
-                    for e in 0..2usize {
-                        let row = plane_k * cube_rows + own_row + comptime!(j * 8 + e) + 2 * t;
-                        sums[row * channels + (own_tile + i) * 16 + comptime!(8 * h) + g] = own[h][e];
-                    }
-                }
-            }
-        }
-        sync_cube();
+        let (channels, cube_rows) = comptime!((tiling.cube_channels(), tiling.cube_rows()));
+        let shared = exchange(&sums, &place, tiling);
         // A unit has a channel of its own, and every few rows of it.
         let units = comptime!(tiling.planes() * 32);
         let (own, step) = (UNIT_POS as usize, comptime!(units / channels));
@@ -508,10 +414,10 @@ fn product<F: Float>(
             #[unroll]
             for i in 0..batch {
                 let at = comptime!((first * batch + i).min(count - 1) * units) + own;
-                let mut sum = sums[at];
+                let mut sum = shared[at];
                 #[unroll]
                 for k in 1..comptime!(tiling.planes_k) {
-                    sum += sums[comptime!(k * channels * cube_rows) + at];
+                    sum += shared[comptime!(k * channels * cube_rows) + at];
                 }
                 values[i] = output::<F>(sum, &of, &sizes, rule);
             }
@@ -535,11 +441,7 @@ fn product<F: Float>(
                 let mut values = Array::<F>::new(comptime!(2 * mt));
                 #[unroll]
                 for j in 0..mt {
-                    let own = if sums_groups {
-                        total.index(comptime!(i * mt + j))
-                    } else {
-                        acc.index(comptime!(i * mt + j))
-                    };
+                    let own = sums.index(comptime!(i * mt + j));
                     #[unroll]
                     for e in 0..2usize {
                         values[comptime!(2 * j + e)] = output::<F>(own[h][e], &of, &sizes, rule);
@@ -613,10 +515,8 @@ pub(super) fn float_product<R: Runtime>(
     // Few copies a stage.
     let runs = tiling.cube_rows() <= 16;
     let rule = Rule {
-        tiling,
-        rows: Rows { pieces: 2, runs },
+        shape: Shape::new(tiling, container, 2, runs, blocks),
         bits: layout.bits,
-        container,
         zero: weight.zero(),
         grouped,
         half_blocks: grouped && layout.group < BLOCK,
@@ -630,8 +530,6 @@ pub(super) fn float_product<R: Runtime>(
         } else {
             1
         },
-        whole: blocks.is_multiple_of(tiling.blocks),
-        even: blocks.div_ceil(tiling.blocks).is_multiple_of(tiling.stages),
         half_scales: weight.has_scales_of(dtype),
         bias: bias.is_some(),
         dtype,

@@ -9,7 +9,9 @@ use super::epilogue::{output, scaled};
 use super::fragments::{BLOCK, TILE, container};
 use super::grid::Grid;
 use super::product_int::is_shifted;
-use super::ring::{Line, NoShapes, Rows, Source, SourceArgs, barriers, fill, retyped, tile_lines};
+use super::ring::{
+    Line, NoShapes, Shape, Source, SourceArgs, enter, exchange, leave, place_of, prepare, retyped, start, tile_lines,
+};
 use super::select::Tiling;
 use super::weight::CubeWeight;
 use crate::dtype::FloatDtype;
@@ -21,9 +23,7 @@ type Pair<T> = Vector<T, Const<2>>;
 /// What a compiled kernel is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Rule {
-    tiling: Tiling,
-    rows: Rows,
-    container: usize,
+    shape: Shape,
     /// Several scales along K.
     grouped: bool,
     /// A group is half a block: 32 codes.
@@ -34,10 +34,6 @@ struct Rule {
     shifted: bool,
     /// Sums of a group are the last places of a float.
     in_bits: bool,
-    /// Stages cover K without a rest.
-    whole: bool,
-    /// Rounds of the ring cover the stages without a rest.
-    even: bool,
     bias: bool,
     dtype: FloatDtype,
 }
@@ -134,70 +130,23 @@ fn product<F: Float>(
     #[comptime] rule: Rule,
     #[define(F)] _dtype: StorageType,
 ) {
-    let tiling = comptime!(rule.tiling);
-    let stages = comptime!(tiling.stages);
-    let in_stage = comptime!(tiling.blocks);
-    let lines = comptime!(tile_lines(rule.container));
-    let cube_tiles = comptime!(tiling.cube_tiles());
-    let cube_rows = comptime!(tiling.cube_rows());
-    let w_stage = comptime!(cube_tiles * in_stage * lines);
-    let x_stage = comptime!(rule.rows.stage(&tiling));
-    let mut w_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * w_stage), 128usize);
-    let mut x_ring = SharedMemory::<Line>::new_aligned(comptime!(stages * x_stage), 128usize);
-    let ring = barriers(tiling, rule.rows);
+    let shape = comptime!(rule.shape);
+    let tiling = comptime!(shape.tiling);
+    let (stages, in_stage, lines) = comptime!((tiling.stages, tiling.blocks, shape.lines()));
+    let (w_stage, x_stage) = comptime!((shape.w_stage(), shape.x_stage()));
+    let (piece, row, share) = comptime!((shape.piece(), shape.row(), shape.share()));
+    let mut ring = prepare(shape);
+    let place = place_of(sizes.rows, sizes.n, sizes.blocks, shape);
+    start(&mut ring, source, &place, shape);
 
-    let lane = UNIT_POS_X as usize;
-    let plane = UNIT_POS_Y as usize;
     let n = sizes.n as usize;
-    let blocks = sizes.blocks as usize;
-    let tiles = n.div_ceil(16);
-    let first_tile = CUBE_POS_X as usize * cube_tiles;
-    let first_row = (CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize) * cube_rows;
-    let steps = blocks.div_ceil(in_stage);
-    let rounds = steps.div_ceil(stages);
-
-    let leader = lane == 0 && plane < comptime!(rule.rows.fillers(&tiling));
-    if leader {
-        #[unroll]
-        for s in 0..comptime!(tiling.ahead()) {
-            if s < steps {
-                fill(
-                    source,
-                    &mut x_ring,
-                    &mut w_ring,
-                    &ring,
-                    plane,
-                    s,
-                    first_tile,
-                    first_row,
-                    tiles,
-                    sizes.rows as usize,
-                    blocks,
-                    s,
-                    tiling,
-                    rule.container,
-                    rule.rows,
-                );
-            }
-        }
-    }
-
+    let (first_tile, first_row) = (place.first_tile, place.first_row);
+    let (own_tile, own_row, plane_k) = (place.own_tile, place.own_row, place.plane_k);
+    let rounds = place.steps.div_ceil(stages);
     let def = cmma::MmaDefinition::<i8, i8, i32>::new(16usize, 8usize, 32usize);
     let mt = comptime!(tiling.rows);
     let rt = comptime!(tiling.tiles);
-    let g = lane / 4;
-    let t = lane % 4;
-    let plane_n = plane % comptime!(tiling.planes_n);
-    let plane_m = (plane / comptime!(tiling.planes_n)) % comptime!(tiling.planes_m);
-    let plane_k = plane / comptime!(tiling.planes_n * tiling.planes_m);
-    let own_tile = plane_n * rt;
-    let own_row = plane_m * comptime!(mt * 8);
-    // Where this lane's lines begin in a stage.
-    let share = comptime!(in_stage / tiling.planes_k);
-    let own_w = (own_tile * in_stage + plane_k * share) * lines + lane;
-    let (piece, row) = comptime!((rule.rows.piece(&tiling), rule.rows.row(&tiling)));
-    let own_x = plane_k * comptime!(share * piece) + (own_row + g) * row + t;
-
+    let (g, t) = (place.lane / 4, place.lane % 4);
     let mut acc = Sequence::<Array<Pair<i32>>>::new();
     let mut total = Sequence::<Array<Pair<f32>>>::new();
     #[unroll]
@@ -236,53 +185,26 @@ fn product<F: Float>(
         #[unroll]
         for s in 0..stages {
             let step = round * stages + s;
-            if comptime!(rule.even).runtime() || step < steps {
+            if comptime!(shape.even).runtime() || step < place.steps {
                 let first = step * in_stage;
-                if leader {
-                    let next = step + comptime!(tiling.ahead());
-                    let slot = comptime!((s + tiling.ahead()) % stages);
-                    let turn = round + comptime!((s + tiling.ahead()) / stages);
-                    if next < steps {
-                        if turn > 0 {
-                            ring.empty.index(slot).wait_parity((turn as u32 + 1u32) % 2u32);
-                        }
-                        fill(
-                            source,
-                            &mut x_ring,
-                            &mut w_ring,
-                            &ring,
-                            plane,
-                            next,
-                            first_tile,
-                            first_row,
-                            tiles,
-                            sizes.rows as usize,
-                            blocks,
-                            slot,
-                            tiling,
-                            rule.container,
-                            rule.rows,
-                        );
-                    }
-                }
-                sync_plane();
-                ring.full.index(s).wait_parity(round as u32 % 2u32);
+                enter(&mut ring, source, &place, round, s, shape);
                 #[unroll]
                 for b in 0..share {
                     let block = first + b + plane_k * share;
-                    if comptime!(rule.whole).runtime() || block < blocks {
+                    if comptime!(shape.whole).runtime() || block < place.blocks {
                         let mut rows = Array::<Line>::new(mt);
                         #[unroll]
                         for j in 0..mt {
-                            rows[j] = x_ring[own_x + comptime!(s * x_stage + b * piece + j * 8 * row)];
+                            rows[j] = ring.x[place.own_x + comptime!(s * x_stage + b * piece + j * 8 * row)];
                         }
                         #[unroll]
                         for q in 0..2usize {
                             #[unroll]
                             for i in 0..rt {
-                                let step = comptime!(if rule.container == 8 { q * 32 } else { 0 });
-                                let line = w_ring[own_w + comptime!(s * w_stage + (i * in_stage + b) * lines + step)];
-                                let a = channels_of(line, rule.container, q);
+                                let step = comptime!(if rule.shape.container == 8 { q * 32 } else { 0 });
+                                let line =
+                                    ring.w[place.own_w + comptime!(s * w_stage + (i * in_stage + b) * lines + step)];
+                                let a = channels_of(line, rule.shape.container, q);
                                 #[unroll]
                                 for j in 0..mt {
                                     let mut b = Array::<u32>::new(2usize);
@@ -297,7 +219,7 @@ fn product<F: Float>(
                                 let mut ends = true.runtime();
                                 if comptime!(!rule.half_blocks) {
                                     group = block / rule.group_blocks;
-                                    ends = (block + 1) % rule.group_blocks == 0 || block + 1 == blocks;
+                                    ends = (block + 1) % rule.group_blocks == 0 || block + 1 == place.blocks;
                                 }
                                 if ends {
                                     #[unroll]
@@ -309,12 +231,12 @@ fn product<F: Float>(
                                             let channel = (first_tile + own_tile + i) * 16 + comptime!(h * 8) + g;
                                             let channel = min(channel, n - 1);
                                             scale[h] = scales[group * n + channel];
-                                            if comptime!(rule.container == 4) {
+                                            if comptime!(rule.shape.container == 4) {
                                                 scale[h] = scale[h] * 0.0625f32;
                                             }
                                             if comptime!(rule.shifted) {
                                                 weights[h] = sums[group * n + channel];
-                                                if comptime!(rule.container == 4) {
+                                                if comptime!(rule.shape.container == 4) {
                                                     weights[h] = weights[h] << 4i32;
                                                 }
                                             }
@@ -338,34 +260,15 @@ fn product<F: Float>(
                         }
                     }
                 }
-                sync_plane();
-                if lane == 0 {
-                    ring.empty.index(s).arrive();
-                }
+                leave(&ring, &place, s);
             }
         }
     }
 
     if comptime!(tiling.planes_k > 1) {
-        // Sums of the planes that share K, `[plane_k][row][channel]`; integers add up in any order.
-        let channels = comptime!(tiling.cube_channels());
-        let mut shared = SharedMemory::<i32>::new(comptime!(tiling.planes_k * channels * cube_rows));
-        #[unroll]
-        for i in 0..rt {
-            #[unroll]
-            for j in 0..mt {
-                let own = acc.index(comptime!(i * mt + j));
-                #[unroll]
-                for h in 0..2usize {
-                    #[unroll]
-                    for e in 0..2usize {
-                        let row = plane_k * cube_rows + own_row + comptime!(j * 8 + e) + 2 * t;
-                        shared[row * channels + (own_tile + i) * 16 + comptime!(8 * h) + g] = own[h][e];
-                    }
-                }
-            }
-        }
-        sync_cube();
+        // Integers add up in any order.
+        let (channels, cube_rows) = comptime!((tiling.cube_channels(), tiling.cube_rows()));
+        let shared = exchange(&acc, &place, tiling);
         // A unit has a channel of its own, and every few rows of it.
         let units = comptime!(tiling.planes() * 32);
         let (own, step) = (UNIT_POS as usize, comptime!(units / channels));
@@ -491,7 +394,7 @@ fn value_of<F: Float>(
     #[comptime] rule: Rule,
 ) -> f32 {
     let mut sum = sum;
-    if comptime!(rule.container == 4) {
+    if comptime!(rule.shape.container == 4) {
         sum = sum >> 4i32;
     }
     scaled::<F>(
@@ -517,12 +420,12 @@ pub(super) fn int_product<R: Runtime>(
     bias: Option<&Buffer>,
 ) -> Buffer {
     let layout = weight.layout;
+    let container = container(layout.bits);
+    let (tiles, blocks, inner) = (layout.n.div_ceil(TILE), layout.k / BLOCK, 4 * tile_lines(container));
     // Few copies a stage.
     let runs = rows <= 64;
     let rule = Rule {
-        tiling,
-        rows: Rows { pieces: 1, runs },
-        container: container(layout.bits),
+        shape: Shape::new(tiling, container, 1, runs, blocks),
         grouped: layout.groups() > 1,
         half_blocks: layout.group < BLOCK && layout.groups() > 1,
         group_blocks: if layout.groups() > 1 {
@@ -532,16 +435,9 @@ pub(super) fn int_product<R: Runtime>(
         },
         shifted: is_shifted(&weight.activation),
         in_bits: layout.groups() > 1 && layout.group <= IN_BITS,
-        whole: (layout.k / BLOCK).is_multiple_of(tiling.blocks),
-        even: (layout.k / BLOCK).div_ceil(tiling.blocks).is_multiple_of(tiling.stages),
         bias: bias.is_some(),
         dtype,
     };
-    let (tiles, blocks, inner) = (
-        layout.n.div_ceil(TILE),
-        layout.k / BLOCK,
-        4 * tile_lines(rule.container),
-    );
     let source = if runs {
         SourceArgs::Runs(x.codes.arg_of(16), weight.words.arg_of(16))
     } else {
