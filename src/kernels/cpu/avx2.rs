@@ -401,6 +401,9 @@ impl Isa for Avx2 {
     type Quad = (i32, i32);
 
     const ROWS: &'static [usize] = &[3, 2, 1];
+    const PAIR_ROWS: &'static [usize] = &[6, 4, 3, 2, 1];
+    /// 32 KiB of codes or 64 of pairs, out of the second-level cache: sums come and go half as often.
+    const CHUNK: usize = 64;
     const NARROW: bool = true;
 
     lanes!();
@@ -445,6 +448,23 @@ impl Isa for Avx2 {
             }
         }
         out
+    }
+    #[inline(always)]
+    fn store_pairs(self, bytes: [__m256i; 2], to: &mut [Line; 2]) {
+        let [even, odd] = self.weights(bytes);
+        self.store_bytes(even, &mut to[0]);
+        self.store_bytes(odd, &mut to[1]);
+    }
+    #[inline(always)]
+    fn dot_pairs<const ODD: bool>(self, acc: [__m256i; 2], pairs: [__m256i; 2], x: (i32, i32)) -> [__m256i; 2] {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let x = _mm256_set1_epi32(if ODD { x.1 } else { x.0 });
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(pairs[0], x)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(pairs[1], x)),
+            ]
+        }
     }
     #[inline(always)]
     fn narrow_dot(self, sums: [__m256i; 2], w: [__m256i; 2], x: (i32, i32)) -> [__m256i; 2] {

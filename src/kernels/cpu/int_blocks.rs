@@ -13,6 +13,54 @@ pub const MAGIC: i32 = 0x4b40_0000;
 /// Their value.
 pub const MAGIC_VALUE: f32 = 12_582_912.0;
 
+/// How blocks read codes, and in what they sum products: this, [`PAIRS`], or the quads of one 16-bit sum.
+pub type Form = usize;
+/// One code a byte, sums of 32 bits.
+pub const BYTES: Form = 0;
+/// As [`Isa::store_pairs`] writes them, sums of 32 bits.
+pub const PAIRS: Form = 16;
+/// Rows from which making pairs of a chunk once costs less than making them in every block.
+const PAIR_ROWS: usize = 24;
+
+/// For codes of `bits` bits and `rows` rows.
+pub const fn form<I: Isa>(bits: u32, rows: usize) -> Form {
+    match narrow_quads::<I>(bits) {
+        0 if !I::PAIR_ROWS.is_empty() && rows >= PAIR_ROWS => PAIRS,
+        quads => quads,
+    }
+}
+
+/// Rows that a block takes at once, largest first.
+pub const fn rows_of<I: Isa>(form: Form) -> &'static [usize] {
+    match form {
+        PAIRS => I::PAIR_ROWS,
+        _ => I::ROWS,
+    }
+}
+
+/// Lines of a tile of one panel.
+pub const fn lines_of(form: Form) -> usize {
+    match form {
+        PAIRS => 2 * QUADS,
+        _ => QUADS,
+    }
+}
+
+/// `$call!(FORM)` for a form that blocks of `$isa` read.
+macro_rules! by_form {
+    ($isa:ty, $form:expr, $call:ident) => {
+        match $form {
+            PAIRS if !<$isa>::PAIR_ROWS.is_empty() => $call!(PAIRS),
+            1 if <$isa>::NARROW => $call!(1),
+            2 if <$isa>::NARROW => $call!(2),
+            4 if <$isa>::NARROW => $call!(4),
+            8 if <$isa>::NARROW => $call!(8),
+            _ => $call!(BYTES),
+        }
+    };
+}
+pub(super) use by_form;
+
 /// Quads that one narrow sum takes for codes of `bits` bits, so that 16 bits hold it: a quad adds 2 · (2^bits − 1) · 128 at most.
 /// 0 where narrow sums are not used.
 pub const fn narrow_quads<I: Isa>(bits: u32) -> usize {
@@ -27,20 +75,18 @@ pub const fn narrow_quads<I: Isa>(bits: u32) -> usize {
 }
 
 /// `acc += x · w` in integers.
-pub struct Dot<'a, 'p, Q, const MR: usize, const NR: usize> {
+pub struct Dot<'a, 'p, Q, const MR: usize, const NR: usize, const FORM: Form> {
     /// `[quad][row]`.
     pub x: &'a [Q],
     /// Codes.
     pub w: Panels<'a>,
-    /// See [`narrow_quads`].
-    pub narrow: usize,
     /// Sums, `[panel][row]`.
     pub acc: &'a mut [[Lanes<i32>; MR]; NR],
     /// What to fetch meanwhile.
     pub ahead: &'a mut Ahead<'p>,
 }
 
-impl<I: Isa, const MR: usize, const NR: usize> Block<I> for Dot<'_, '_, I::Quad, MR, NR> {
+impl<I: Isa, const MR: usize, const NR: usize, const FORM: Form> Block<I> for Dot<'_, '_, I::Quad, MR, NR, FORM> {
     #[inline(always)]
     fn run(self, isa: I) {
         let mut acc = [[isa.splat_i32(0); NR]; MR];
@@ -49,7 +95,7 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for Dot<'_, '_, I::Quad,
                 acc[r][j] = isa.load_i32(&self.acc[j][r]);
             }
         }
-        dot(isa, self.x, self.w.split(), self.narrow, &mut acc, self.ahead);
+        dot::<I, MR, NR, FORM>(isa, self.x, self.w.split(), &mut acc, self.ahead);
         for j in 0..NR {
             for r in 0..MR {
                 isa.store_i32(acc[r][j], &mut self.acc[j][r]);
@@ -59,24 +105,28 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for Dot<'_, '_, I::Quad,
 }
 
 #[inline(always)]
-fn dot<I: Isa, const MR: usize, const NR: usize>(
+fn dot<I: Isa, const MR: usize, const NR: usize, const FORM: Form>(
     isa: I,
     x: &[I::Quad],
     w: [&[Line]; NR],
-    narrow: usize,
     acc: &mut [[I::I32; NR]; MR],
     ahead: &mut Ahead,
 ) {
     let (x, _) = x.as_chunks::<MR>();
     let (x, _) = x.as_chunks::<QUADS>();
+    // A copy that only constants index, and so stays in registers whatever the caller does with its own.
+    let mut sums = *acc;
+    if FORM == PAIRS {
+        pair_dot(isa, x, w, &mut sums, ahead);
+        *acc = sums;
+        return;
+    }
     let mut tiles = w.map(|w| w.as_chunks::<QUADS>().0);
     for w in &mut tiles {
         *w = &w[..x.len()];
     }
-    // A copy that only constants index, and so stays in registers whatever the caller does with its own.
-    let mut sums = *acc;
-    if I::NARROW && narrow > 0 {
-        narrow_dot(isa, x, tiles, narrow, &mut sums, ahead);
+    if FORM != BYTES {
+        narrow_dot::<I, MR, NR, FORM>(isa, x, tiles, &mut sums, ahead);
     } else if MR * NR <= if I::WIDE { 8 } else { 2 } {
         // Few chains of sums would wait for each other: odd quads get their own, where registers allow.
         let mut odd = [[isa.splat_i32(0); NR]; MR];
@@ -124,34 +174,72 @@ fn step<I: Isa, const MR: usize, const NR: usize>(
     }
 }
 
-/// Sums of a few quads in 16 bits, then widened.
+/// Over pairs.
 #[inline(always)]
-fn narrow_dot<I: Isa, const MR: usize, const NR: usize>(
+fn pair_dot<I: Isa, const MR: usize, const NR: usize>(
     isa: I,
     x: &[[[I::Quad; MR]; QUADS]],
-    w: [&[[Line; QUADS]]; NR],
-    narrow: usize,
+    w: [&[Line]; NR],
     acc: &mut [[I::I32; NR]; MR],
     ahead: &mut Ahead,
 ) {
-    for (t, x) in x.iter().enumerate() {
+    // All before the loop: between products it would cost registers.
+    for _ in x {
         ahead.fetch(isa);
-        let mut from = 0;
-        while from < QUADS {
-            let mut sums = [[isa.splat_i32(0); NR]; MR];
-            for q in from..QUADS.min(from + narrow) {
-                for j in 0..NR {
-                    for r in 0..MR {
-                        sums[r][j] = isa.narrow_dot(sums[r][j], isa.load_bytes(&w[j][t][q]), x[q][r]);
-                    }
-                }
-            }
+    }
+    let x = x.as_flattened();
+    let mut quads = w.map(|w| w.as_chunks::<2>().0);
+    for w in &mut quads {
+        *w = &w[..x.len()];
+    }
+    let mut sums = *acc;
+    for (q, x) in x.iter().enumerate() {
+        for j in 0..NR {
+            let even = isa.load_bytes(&quads[j][q][0]);
             for r in 0..MR {
-                for j in 0..NR {
-                    acc[r][j] = isa.add_narrow(acc[r][j], sums[r][j]);
+                sums[r][j] = isa.dot_pairs::<false>(sums[r][j], even, x[r]);
+            }
+            let odd = isa.load_bytes(&quads[j][q][1]);
+            for r in 0..MR {
+                sums[r][j] = isa.dot_pairs::<true>(sums[r][j], odd, x[r]);
+            }
+        }
+    }
+    *acc = sums;
+}
+
+/// Sums of `FORM` quads in 16 bits, then widened.
+#[inline(always)]
+fn narrow_dot<I: Isa, const MR: usize, const NR: usize, const FORM: Form>(
+    isa: I,
+    x: &[[[I::Quad; MR]; QUADS]],
+    w: [&[[Line; QUADS]]; NR],
+    acc: &mut [[I::I32; NR]; MR],
+    ahead: &mut Ahead,
+) {
+    // All before the loop: between products it would cost registers.
+    for _ in x {
+        ahead.fetch(isa);
+    }
+    let (x, _) = x.as_flattened().as_chunks::<FORM>();
+    let mut steps = w.map(|w| w.as_flattened().as_chunks::<FORM>().0);
+    for w in &mut steps {
+        *w = &w[..x.len()];
+    }
+    for (t, x) in x.iter().enumerate() {
+        let mut sums = [[isa.splat_i32(0); NR]; MR];
+        for q in 0..FORM {
+            for j in 0..NR {
+                let codes = isa.load_bytes(&steps[j][t][q]);
+                for r in 0..MR {
+                    sums[r][j] = isa.narrow_dot(sums[r][j], codes, x[q][r]);
                 }
             }
-            from += narrow;
+        }
+        for r in 0..MR {
+            for j in 0..NR {
+                acc[r][j] = isa.add_narrow(acc[r][j], sums[r][j]);
+            }
         }
     }
 }
@@ -217,13 +305,11 @@ impl Grouping {
 }
 
 /// `sum += f32(acc_g) · s_g`, group by group, with `acc_g = Σ (x − zx)(w − zw)`.
-pub struct GroupDot<'a, 'p, Q, const MR: usize, const NR: usize> {
+pub struct GroupDot<'a, 'p, Q, const MR: usize, const NR: usize, const FORM: Form> {
     /// `[quad][row]`.
     pub x: &'a [Q],
     /// Codes.
     pub w: Panels<'a>,
-    /// See [`narrow_quads`].
-    pub narrow: usize,
     /// Tiles and elements of each group that `w` covers.
     pub chunk_groups: &'a [(usize, usize)],
     /// `[group][row]`, from the first group on: see [`Wanted`](super::activation::Wanted).
@@ -248,13 +334,13 @@ pub struct GroupDot<'a, 'p, Q, const MR: usize, const NR: usize> {
     pub ahead: &'a mut Ahead<'p>,
 }
 
-impl<I: Isa, const MR: usize, const NR: usize> Block<I> for GroupDot<'_, '_, I::Quad, MR, NR> {
+impl<I: Isa, const MR: usize, const NR: usize, const FORM: Form> Block<I> for GroupDot<'_, '_, I::Quad, MR, NR, FORM> {
     // Each step is a loop of few instructions over all sums: they stay in registers.
     #[inline(always)]
     fn run(self, isa: I) {
         let w = self.w.split::<NR>();
         let (x_sums, _) = self.x_sums.as_chunks::<MR>();
-        let mut quad = 0;
+        let mut tile = 0;
         for ((group, (tiles, _)), x_sums) in self.chunk_groups.iter().enumerate().zip(x_sums) {
             let mut acc = [[isa.splat_i32(self.grouping.start()); NR]; MR];
             match self.zero {
@@ -278,14 +364,13 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for GroupDot<'_, '_, I::
                 }
                 self.grouping.add_product(isa, &mut acc, w_sums, &self.x_zeros);
             }
-            let quads = tiles * QUADS;
             let mut lines = w;
             for j in 0..NR {
-                lines[j] = &w[j][quad..quad + quads];
+                lines[j] = &w[j][tile * lines_of(FORM)..][..tiles * lines_of(FORM)];
             }
-            let x = &self.x[quad * MR..(quad + quads) * MR];
-            dot(isa, x, lines, self.narrow, &mut acc, self.ahead);
-            quad += quads;
+            let x = &self.x[tile * QUADS * MR..][..tiles * QUADS * MR];
+            dot::<I, MR, NR, FORM>(isa, x, lines, &mut acc, self.ahead);
+            tile += tiles;
             let mut scale = [isa.splat(0.0); NR];
             for j in 0..NR {
                 scale[j] = isa.load(&self.scale[j * self.stride + group]);

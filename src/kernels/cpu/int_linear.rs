@@ -2,7 +2,7 @@
 
 use super::activation::offset;
 use super::finish::{FinishDot, FinishGroups};
-use super::int_blocks::{Dot, GroupDot, narrow_quads};
+use super::int_blocks::{Dot, Form, GroupDot};
 use super::isa::Isa;
 use super::layout::{Lanes, QUADS};
 use super::linear::{Chunk, ChunkOf, Product, Section, by_block};
@@ -28,11 +28,17 @@ fn sums_of<T, const MR: usize, const NR: usize>(lanes: &mut [Lanes<T>], panel: u
 }
 
 impl<I: Isa> Product<'_, I> {
-    pub(super) fn dot(&self, of: &Section, chunk: &Chunk, w: ChunkOf, acc: &mut [Lanes<i32>], out: &mut [&mut [f32]]) {
+    pub(super) fn dot<const FORM: Form>(
+        &self,
+        of: &Section,
+        chunk: &Chunk,
+        w: ChunkOf,
+        acc: &mut [Lanes<i32>],
+        out: &mut [&mut [f32]],
+    ) {
         let (x, blocks, panels) = (self.x, of.blocks, of.panels.len());
         let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
         let last = chunk.tiles.end == self.w.groups.total_tiles;
-        let narrow = narrow_quads::<I>(self.w.bits());
         let mut ahead = w.ahead.spread(tiles_of_all::<I>(blocks, panels, chunk.tiles.len()));
         for (i, (first, rows)) in blocks.iter().enumerate() {
             let block = of.block(i);
@@ -44,10 +50,9 @@ impl<I: Isa> Product<'_, I> {
             let lanes = &mut acc[(first - start) * panels..][..rows * panels];
             macro_rules! call {
                 ($mr:literal, $nr:literal, $panel:expr) => {
-                    self.isa.enter(Dot::<_, $mr, $nr> {
+                    self.isa.enter(Dot::<_, $mr, $nr, FORM> {
                         x,
                         w: w.codes.skip($panel),
-                        narrow,
                         acc: sums_of(lanes, $panel),
                         ahead: &mut ahead,
                     })
@@ -69,7 +74,7 @@ impl<I: Isa> Product<'_, I> {
         }
     }
 
-    pub(super) fn group_dot(
+    pub(super) fn group_dot<const FORM: Form>(
         &self,
         of: &Section,
         chunk: &Chunk,
@@ -82,7 +87,6 @@ impl<I: Isa> Product<'_, I> {
         let groups = self.w.groups.count;
         let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
         let offset = offset(&self.w.activation);
-        let narrow = narrow_quads::<I>(self.w.bits());
         let mut ahead = w
             .ahead
             .spread(tiles_of_all::<I>(blocks, panels.len(), chunk.tiles.len()));
@@ -100,10 +104,9 @@ impl<I: Isa> Product<'_, I> {
                     for (zero, row) in x_zeros.iter_mut().zip(&x.rows[*first..]) {
                         *zero = self.grouping.factor::<I>(offset - row.zero);
                     }
-                    self.isa.enter(GroupDot::<_, $mr, $nr> {
+                    self.isa.enter(GroupDot::<_, $mr, $nr, FORM> {
                         x: quads,
                         w: w.codes.skip($panel),
-                        narrow,
                         chunk_groups: &chunk.groups,
                         x_sums: &x.sums[first * groups + chunk.first_group * rows..],
                         x_zeros,

@@ -11,7 +11,7 @@ pub struct Prepare<'a> {
     pub packed: &'a [Line],
     /// Tiles and elements of each group of the chunk.
     pub groups: &'a [(usize, usize)],
-    /// The codes, one a byte.
+    /// The codes: one a byte, or those of 8 bits as pairs.
     pub quads: &'a mut [Line],
     /// The zero points, unshifted.
     pub zero: GroupZeros<'a>,
@@ -32,7 +32,7 @@ impl<I: Isa> Block<I> for Prepare<'_> {
         }
         macro_rules! codes {
             (8) => {
-                self.sums(isa)
+                self.pairs(isa)
             };
             ($bits:literal) => {
                 self.unpack::<I, $bits>(isa)
@@ -43,6 +43,17 @@ impl<I: Isa> Block<I> for Prepare<'_> {
 }
 
 impl Prepare<'_> {
+    /// Codes of 8 bits as pairs, where they are wanted.
+    #[inline(always)]
+    fn pairs<I: Isa>(self, isa: I) {
+        if !I::PAIR_ROWS.is_empty() {
+            for (line, pairs) in self.packed.iter().zip(self.quads.as_chunks_mut().0) {
+                isa.store_pairs(isa.load_bytes(line), pairs);
+            }
+        }
+        self.sums(isa);
+    }
+
     #[inline(always)]
     fn unpack<I: Isa, const BITS: usize>(self, isa: I) {
         let (packed, _) = self.packed.as_chunks::<BITS>();

@@ -35,6 +35,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const WIDE: bool = false;
     /// Rows that an integer block takes at once, largest first: as many as have their sums in registers.
     const ROWS: &'static [usize] = &[4, 2, 1];
+    /// The same for codes of 8 bits that several blocks read as [`Isa::store_pairs`] writes them; empty where none do.
+    const PAIR_ROWS: &'static [usize] = &[];
+    /// Tiles of a chunk of all its panels, where groups are not longer. By default their codes are 16 KiB, which the first-level cache keeps
+    /// beside the activations.
+    const CHUNK: usize = 32;
     /// Whether products of codes below 8 bits are summed in 16 bits first.
     const NARROW: bool = false;
     /// Whether [`Isa::mul_add`] rounds once.
@@ -76,6 +81,14 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Adds both sums of [`Isa::narrow_dot`] to each lane.
     fn add_narrow(self, _acc: Self::I32, _sums: Self::I32) -> Self::I32 {
         unreachable!("narrow sums belong to tiers without a dot product of bytes")
+    }
+    /// The codes of a line in 16 bits each: 0 and 2 of each channel, then 1 and 3; only where [`Isa::PAIR_ROWS`] names blocks.
+    fn store_pairs(self, _bytes: Self::Bytes, _to: &mut [Line; 2]) {
+        unreachable!("pairs belong to tiers without a dot product of bytes")
+    }
+    /// As [`Isa::dot`] over codes 0 and 2, or 1 and 3 where `ODD`, that [`Isa::store_pairs`] wrote.
+    fn dot_pairs<const ODD: bool>(self, _acc: Self::I32, _pairs: Self::Bytes, _x: Self::Quad) -> Self::I32 {
+        unreachable!("pairs belong to tiers without a dot product of bytes")
     }
     /// A value inside 16 bits as [`Isa::mul_small`] wants it.
     #[inline(always)]

@@ -8,7 +8,7 @@ use super::ahead::Ahead;
 use super::blocks::{GroupZeros, Panels};
 use super::finish::FinishGroups;
 use super::float_linear::float_linear;
-use super::int_blocks::{Grouping, narrow_quads};
+use super::int_blocks::{BYTES, Form, Grouping, PAIRS, by_form, form, lines_of, narrow_quads, rows_of};
 use super::int_prepare::Prepare;
 use super::int_row::OneRowGroups;
 use super::isa::{Isa, Program};
@@ -22,10 +22,17 @@ use rayon::prelude::*;
 const PANELS: usize = 4;
 /// Panels that a thread takes at a time where blocks are two panels wide.
 const TWO_PANELS: usize = 2;
+/// The same where it reads pairs and a sum takes all of K: activations, which a second-level cache may be too small for, are read half as
+/// often.
+const PAIR_PANELS: usize = 8;
 /// Most rows whose sums a thread keeps.
 const ROWS: usize = 192;
 /// Bytes of activations that stay in a near cache while the weight passes.
 const NEAR_BYTES: usize = 768 << 10;
+/// The same on machines without 64-byte vectors, whose second-level caches are smaller.
+const SMALL_NEAR_BYTES: usize = 256 << 10;
+/// Panels that a slice of K meets before the next one.
+const SLICED_PANELS: usize = 32;
 /// Largest group whose sums of 8-bit codes fit 16 bits.
 const SMALL_GROUP: usize = 128;
 /// Nanoseconds of one thread's work below which waking another costs more than it saves.
@@ -66,7 +73,8 @@ impl Program for Linear<'_> {
         if !w.activation.is_quantized() {
             return float_linear(isa.float(), self);
         }
-        let blocks = row_blocks(self.rows, I::ROWS);
+        let form = form::<I>(w.bits(), self.rows);
+        let blocks = row_blocks(self.rows, rows_of::<I>(form));
         let grouping = Grouping {
             magic: I::FUSED && w.magic,
             small: w.groups.size <= SMALL_GROUP,
@@ -89,8 +97,12 @@ impl Program for Linear<'_> {
         };
         let x = quantize(isa, self.x, self.dtype, &w.activation, wanted);
         let two = I::WIDE && self.rows >= TWO_PANEL_ROWS;
-        let at_once = if two { TWO_PANELS } else { PANELS };
-        let chunks = chunks(w, CHUNK / at_once);
+        let (at_once, tiles) = match form {
+            _ if two => (TWO_PANELS, I::CHUNK / TWO_PANELS),
+            PAIRS if w.groups.count == 1 => (PAIR_PANELS, I::CHUNK / PAIR_PANELS),
+            _ => (PANELS, I::CHUNK / PANELS),
+        };
+        let chunks = chunks(w, tiles);
         let product = Product {
             isa,
             w,
@@ -98,9 +110,9 @@ impl Program for Linear<'_> {
             blocks: &blocks,
             chunks: &chunks,
             grouping,
+            form,
             rows: self.rows,
             at_once,
-            most_rows: (NEAR_BYTES / w.groups.padded_k().max(1)).min(ROWS),
             near: self.rows <= FEW_ROWS,
             dtype: self.dtype,
             bias: self.bias,
@@ -144,10 +156,6 @@ pub(super) struct Chunk {
     /// Tiles in the chunk, and elements, of each group.
     pub groups: Vec<(usize, usize)>,
 }
-
-/// Tiles of a chunk of all its panels, where groups are not longer: their codes are 16 KiB, which the first-level cache keeps beside the
-/// activations.
-const CHUNK: usize = 32;
 
 /// K in chunks of `most` tiles: of whole groups, or of parts of the only group.
 fn chunks(w: &CpuWeight, most: usize) -> Vec<Chunk> {
@@ -220,11 +228,10 @@ pub(super) struct Product<'a, I: Isa> {
     blocks: &'a [(usize, usize)],
     chunks: &'a [Chunk],
     pub grouping: Grouping,
+    pub form: Form,
     rows: usize,
     /// Panels at a time.
     at_once: usize,
-    /// Rows at a time, where a block has no more.
-    most_rows: usize,
     /// Whether chunks fit the nearest cache.
     near: bool,
     pub dtype: FloatDtype,
@@ -263,15 +270,24 @@ impl<I: Isa> Product<'_, I> {
         if skip > 0 && skip == piece.panels.len() {
             return;
         }
-        let mut scratch = Scratch::new(self.w, self.chunks, self.at_once);
-        if !grouped {
-            return self.sections(piece, 0, Lanes([0i32; CHANNELS]), |of, acc, out| {
-                self.walk(&of, &mut scratch, |chunk, w| self.dot(&of, chunk, w, acc, out));
-            });
+        let mut scratch = Scratch::new(self.w, self.form, self.chunks, self.at_once);
+        macro_rules! sections {
+            ($form:tt) => {
+                match grouped {
+                    false => self.sections(piece, 0, Lanes([0i32; CHANNELS]), |of, acc, out| {
+                        self.walk(&of, &mut scratch, |chunk, w| {
+                            self.dot::<$form>(&of, chunk, w, acc, out)
+                        });
+                    }),
+                    true => self.sections(piece, skip, Lanes([0f32; CHANNELS]), |of, acc, out| {
+                        self.walk(&of, &mut scratch, |chunk, w| {
+                            self.group_dot::<$form>(&of, chunk, w, acc, out)
+                        });
+                    }),
+                }
+            };
         }
-        self.sections(piece, skip, Lanes([0f32; CHANNELS]), |of, acc, out| {
-            self.walk(&of, &mut scratch, |chunk, w| self.group_dot(&of, chunk, w, acc, out));
-        });
+        by_form!(I, self.form, sections);
     }
 
     /// One row by panels side by side, as many as there are; how many panels it took.
@@ -296,7 +312,8 @@ impl<I: Isa> Product<'_, I> {
                     let of = Section {
                         panels,
                         first: piece.panels.start,
-                        next: 0..0,
+                        chunks: 0..0,
+                        next: (0..0, 0),
                         blocks: self.blocks,
                     };
                     self.isa.enter(FinishGroups {
@@ -316,8 +333,9 @@ impl<I: Isa> Product<'_, I> {
         }
     }
 
-    /// Calls `visit` with some rows by some panels at a time, with sums of `zero`, over all panels of the piece but the first `skip`. Rows
-    /// are in the outer loop: their codes stay in a near cache while the weight passes.
+    /// Calls `visit` with some rows by some panels by some chunks at a time, with sums that start at `zero`, over all panels of the piece but
+    /// the first `skip`. Rows are in the outer loop. Codes of theirs that a near cache cannot keep are cut along K: each slice meets
+    /// [`SLICED_PANELS`] panels before the next one, and their sums wait.
     fn sections<T: Copy>(
         &self,
         piece: &mut Piece,
@@ -330,42 +348,63 @@ impl<I: Isa> Product<'_, I> {
             return;
         }
         let rows = |blocks: &[(usize, usize)]| blocks.iter().map(|block| block.1).sum::<usize>();
-        let most = rows(self.blocks).min(self.most_rows.max(self.blocks[0].1));
-        let mut acc = vec![zero; most * self.at_once];
+        let most = rows(self.blocks).min(ROWS.max(self.blocks[0].1));
+        let slices = self.slices(most);
+        let wide = if slices.len() == 1 { self.at_once } else { SLICED_PANELS };
+        let mut acc = vec![zero; most * wide.min(panels.len())];
         let mut from = 0;
         while from < self.blocks.len() {
             let start = self.blocks[from].0;
             let more = self.blocks[from..].iter().take_while(|b| b.0 + b.1 <= start + most);
             let blocks = &self.blocks[from..from + more.count()];
             from += blocks.len();
-            for first in panels.clone().step_by(self.at_once) {
-                let some = first..(first + self.at_once).min(panels.end);
-                let next = match some.end < panels.end {
-                    true => some.end,
-                    false if from < self.blocks.len() => panels.start,
-                    false => panels.end,
-                };
-                let of = Section {
-                    first: piece.panels.start,
-                    next: next..(next + self.at_once).min(panels.end),
-                    blocks,
-                    panels: some,
-                };
-                let acc = &mut acc[..rows(blocks) * of.panels.len()];
+            for side in panels.clone().step_by(wide) {
+                let side = side..(side + wide).min(panels.end);
                 acc.fill(zero);
-                visit(of, acc, &mut piece.rows);
+                for (s, chunks) in slices.iter().enumerate() {
+                    for first in side.clone().step_by(self.at_once) {
+                        let some = first..(first + self.at_once).min(side.end);
+                        let (next, chunk) = match slices.get(s + 1) {
+                            _ if some.end < side.end => (some.end, chunks.start),
+                            Some(slice) => (side.start, slice.start),
+                            None if side.end < panels.end => (side.end, 0),
+                            None if from < self.blocks.len() => (panels.start, 0),
+                            None => (panels.end, 0),
+                        };
+                        let of = Section {
+                            first: piece.panels.start,
+                            chunks: chunks.clone(),
+                            next: (next..(next + self.at_once).min(panels.end), chunk),
+                            blocks,
+                            panels: some,
+                        };
+                        let at = (first - side.start) * rows(blocks);
+                        let acc = &mut acc[at..][..rows(blocks) * of.panels.len()];
+                        visit(of, acc, &mut piece.rows);
+                    }
+                }
             }
         }
+    }
+
+    /// The chunks in slices whose codes of `rows` rows stay in a near cache.
+    fn slices(&self, rows: usize) -> Vec<Range<usize>> {
+        let near = if I::WIDE { NEAR_BYTES } else { SMALL_NEAR_BYTES };
+        let bytes = rows * self.w.groups.padded_k() / 4 * size_of::<I::Quad>();
+        let count = bytes.div_ceil(near).clamp(1, self.chunks.len());
+        let cut = |i| i * self.chunks.len() / count;
+        (0..count).map(|i| cut(i)..cut(i + 1)).collect()
     }
 
     /// Calls `visit` with each chunk of K of some panels.
     fn walk(&self, of: &Section, scratch: &mut Scratch, mut visit: impl FnMut(&Chunk, ChunkOf)) {
         let (w, bits) = (self.w, self.w.bits() as usize);
-        let (panels, next, near) = (&of.panels, &of.next, self.near);
-        for (c, chunk) in self.chunks.iter().enumerate() {
-            let (after, of) = match self.chunks.get(c + 1) {
-                Some(after) => (after, panels),
-                None => (&self.chunks[0], next),
+        let (panels, near) = (&of.panels, self.near);
+        for c in of.chunks.clone() {
+            let chunk = &self.chunks[c];
+            let (after, of) = match c + 1 < of.chunks.end {
+                true => (&self.chunks[c + 1], panels),
+                false => (&self.chunks[of.next.1], &of.next.0),
             };
             let stride = w.groups.total_tiles * bits;
             let ahead = Ahead::new(
@@ -375,7 +414,7 @@ impl<I: Isa> Product<'_, I> {
                 after.tiles.len() * bits,
                 near,
             );
-            let (lines, groups) = (chunk.tiles.len() * QUADS, chunk.groups.len());
+            let (lines, groups) = (chunk.tiles.len() * lines_of(self.form), chunk.groups.len());
             for (i, panel) in panels.clone().enumerate() {
                 let at = panel * w.groups.count + chunk.first_group;
                 self.isa.enter(Prepare {
@@ -390,13 +429,13 @@ impl<I: Isa> Product<'_, I> {
                     scale: part(&mut scratch.scale, i, groups),
                 });
             }
-            let codes = match bits {
-                8 => Panels {
+            let codes = match in_place(w, self.form) {
+                true => Panels {
                     lines: &w.codes[panels.start * stride + chunk.tiles.start * QUADS..],
                     stride,
                     quads: lines,
                 },
-                _ => Panels {
+                false => Panels {
                     lines: &scratch.quads,
                     stride: lines,
                     quads: lines,
@@ -437,8 +476,10 @@ pub(super) struct Section<'a> {
     pub panels: Range<usize>,
     /// First panel of the piece.
     pub first: usize,
-    /// The panels after them.
-    pub next: Range<usize>,
+    /// The chunks of K.
+    pub chunks: Range<usize>,
+    /// The panels and the chunk after them.
+    pub next: (Range<usize>, usize),
     /// First row and number of rows.
     pub blocks: &'a [(usize, usize)],
 }
@@ -449,7 +490,8 @@ impl<'a> Section<'a> {
         Section {
             panels: self.panels.clone(),
             first: self.first,
-            next: 0..0,
+            chunks: 0..0,
+            next: (0..0, 0),
             blocks: &self.blocks[i..=i],
         }
     }
@@ -502,17 +544,22 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new(w: &CpuWeight, chunks: &[Chunk], panels: usize) -> Self {
+    fn new(w: &CpuWeight, form: Form, chunks: &[Chunk], panels: usize) -> Self {
         let largest = |size: fn(&Chunk) -> usize| chunks.iter().map(size).max().unwrap_or(0) * panels;
         let (tiles, groups) = (largest(|chunk| chunk.tiles.len()), largest(|chunk| chunk.groups.len()));
         let floats = |needed: bool| vec![Lanes([0.0; CHANNELS]); if needed { groups } else { 0 }];
         let sums = w.groups.count > 1 && needs_sums(&w.activation);
         Self {
-            quads: vec![Line::ZERO; if w.bits() < 8 { tiles * QUADS } else { 0 }],
+            quads: vec![Line::ZERO; if in_place(w, form) { 0 } else { tiles * lines_of(form) }],
             scale: floats(w.groups.count > 1),
             sums: vec![Lanes([0; CHANNELS]); if sums { groups } else { 0 }],
         }
     }
+}
+
+/// Whether blocks read the packed codes themselves.
+fn in_place(w: &CpuWeight, form: Form) -> bool {
+    w.bits() == 8 && form != PAIRS
 }
 
 /// The `i`-th part of `len`, or nothing of nothing.
