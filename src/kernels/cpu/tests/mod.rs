@@ -477,6 +477,33 @@ fn a_row_does_not_depend_on_the_threads() {
 }
 
 #[test]
+fn sums_that_wait_for_a_slice_of_k_are_those_of_a_row_alone() {
+    // Codes of 200 rows leave a near cache, so that K is cut, and 530 channels are more than the panels that a slice meets.
+    let (rows, n, k) = (200, 530, 4000);
+    let mut rng = StdRng::seed_from_u64(22);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for (bits, group) in [(8, k), (8, 128), (4, 96)] {
+        let w = weight(&mut rng, n, k, [1, group], IntDtype::int(bits).unwrap(), Zero::None);
+        let how = dynamic(MappingType::Asymmetric, ActivationScale::PerToken, false);
+        let packed = pack(&w, how);
+        let x: Vec<f32> = (0..rows * k).map(|_| rng.random_range(-1.0..1.0)).collect();
+        for tier in tiers().into_iter().filter(|tier| *tier != Tier::Scalar) {
+            let mut y = vec![7.0; rows * n];
+            pool.install(|| packed.linear_on(tier, &x, rows, FloatDtype::F32, None, &mut y));
+            for row in [0, 1, 97, rows - 1] {
+                let mut alone = vec![7.0; n];
+                packed.linear_on(tier, &x[row * k..][..k], 1, FloatDtype::F32, None, &mut alone);
+                same(
+                    &y[row * n..][..n],
+                    &alone,
+                    &format!("{tier}, {bits} bits, groups of {group}, row {row}"),
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn a_tier_is_forced_by_the_environment() {
     let mut rng = StdRng::seed_from_u64(13);
     if let Ok(name) = std::env::var(TIER_VARIABLE) {
