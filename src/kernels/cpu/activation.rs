@@ -352,16 +352,16 @@ impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
             }
         }
         if self.wanted.narrow {
-            interleave(&codes, padded, self.quads, I::narrow_quad);
+            interleave(&codes, padded, self.quads, |codes| codes.map(I::narrow_quad));
         } else {
-            interleave(&codes, padded, self.quads, I::quad);
+            interleave(&codes, padded, self.quads, |codes| isa.quads(codes));
         }
     }
 }
 
 /// `[row][K]` becomes `[K / 4][row]`, four codes at a time.
 #[inline(always)]
-fn interleave<Q>(codes: &[i8], k: usize, out: &mut [Q], quad: impl Fn([i8; 4]) -> Q + Copy) {
+fn interleave<Q: Copy>(codes: &[i8], k: usize, out: &mut [Q], quads: impl Fn(&[[i8; 4]; 4]) -> [Q; 4] + Copy) {
     let count = codes.len() / k;
     let mut rows = codes.chunks_exact(k).map(|row| row.as_chunks::<4>().0);
     let mut r = 0;
@@ -372,16 +372,24 @@ fn interleave<Q>(codes: &[i8], k: usize, out: &mut [Q], quad: impl Fn([i8; 4]) -
         let out = &mut out[r..];
         for (q, (((a, b), c), d)) in a.iter().zip(b).zip(c).zip(d).enumerate() {
             let out = &mut out[q * 4 * count..][..3 * count + 4];
+            let (a, b, c, d) = (quads(a), quads(b), quads(c), quads(d));
             for i in 0..4 {
                 let out = &mut out[i * count..i * count + 4];
-                (out[0], out[1], out[2], out[3]) = (quad(a[i]), quad(b[i]), quad(c[i]), quad(d[i]));
+                (out[0], out[1], out[2], out[3]) = (a[i], b[i], c[i], d[i]);
             }
         }
         r += 4;
     }
     for row in rows {
-        for (codes, out) in row.iter().zip(out[r..].iter_mut().step_by(count)) {
-            *out = quad(*codes);
+        let ((row, tail), out) = (row.as_chunks::<4>(), &mut out[r..]);
+        let mut at = 0;
+        for codes in row {
+            let (out, quads) = (&mut out[at..at + 3 * count + 1], quads(codes));
+            (out[0], out[count], out[2 * count], out[3 * count]) = (quads[0], quads[1], quads[2], quads[3]);
+            at += 4 * count;
+        }
+        for (codes, out) in tail.iter().zip(out.iter_mut().skip(at).step_by(count)) {
+            *out = quads(&[*codes; 4])[0];
         }
         r += 1;
     }

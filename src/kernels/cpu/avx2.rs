@@ -155,6 +155,24 @@ macro_rules! lanes {
             }
         }
         #[inline(always)]
+        fn transpose(self, rows: [&[f32; 4]; 4]) -> [[f32; 4]; 4] {
+            let mut out = [[0.0; 4]; 4];
+            // SAFETY: SSE is part of x86-64; each row is 16 bytes, as is each part of `out`.
+            unsafe {
+                let a = _mm_loadu_ps(rows[0].as_ptr());
+                let b = _mm_loadu_ps(rows[1].as_ptr());
+                let c = _mm_loadu_ps(rows[2].as_ptr());
+                let d = _mm_loadu_ps(rows[3].as_ptr());
+                let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+                _mm_storeu_ps(out[0].as_mut_ptr(), _mm_movelh_ps(ab, cd));
+                _mm_storeu_ps(out[1].as_mut_ptr(), _mm_movehl_ps(cd, ab));
+                let (ab, cd) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+                _mm_storeu_ps(out[2].as_mut_ptr(), _mm_movelh_ps(ab, cd));
+                _mm_storeu_ps(out[3].as_mut_ptr(), _mm_movehl_ps(cd, ab));
+            }
+            out
+        }
+        #[inline(always)]
         fn load_bytes(self, line: &Line) -> [__m256i; 2] {
             // SAFETY: the token proves AVX2.
             unsafe { [load_half(line, 0), load_half(line, 1)] }
@@ -420,6 +438,22 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn quad(codes: [i8; 4]) -> (i32, i32) {
         super::isa::pairs(codes)
+    }
+    #[inline(always)]
+    fn quads(self, codes: &[[i8; 4]; 4]) -> [(i32, i32); 4] {
+        let mut pairs = [[0i32; 2]; 4];
+        // SAFETY: the token proves AVX2; `codes` is 16 bytes, `pairs` is 32.
+        unsafe {
+            let from = _mm_set_epi8(15, 13, 14, 12, 11, 9, 10, 8, 7, 5, 6, 4, 3, 1, 2, 0);
+            let codes = _mm_shuffle_epi8(_mm_loadu_si128(codes.as_ptr().cast()), from);
+            _mm256_storeu_si256(pairs.as_mut_ptr().cast(), _mm256_cvtepi8_epi16(codes));
+        }
+        [
+            (pairs[0][0], pairs[0][1]),
+            (pairs[1][0], pairs[1][1]),
+            (pairs[2][0], pairs[2][1]),
+            (pairs[3][0], pairs[3][1]),
+        ]
     }
     #[inline(always)]
     fn narrow_quad(codes: [i8; 4]) -> (i32, i32) {

@@ -42,7 +42,7 @@ struct PackFloats<'a> {
 
 impl<I: Isa> Block<I> for PackFloats<'_> {
     #[inline(always)]
-    fn run(self, _: I) {
+    fn run(self, isa: I) {
         let (k, count) = (self.groups.k, self.bad.len());
         for (row, bad) in self.x.chunks_exact(k).zip(self.bad.iter_mut()) {
             *bad = scan(row).bad;
@@ -61,8 +61,14 @@ impl<I: Isa> Block<I> for PackFloats<'_> {
             while given - r >= 4 {
                 let mut four: [&[f32]; 4] = [&[]; 4];
                 four.iter_mut().zip(&mut rows).for_each(|(to, row)| *to = row);
-                transpose_four(four, &mut out[r..], count);
+                transpose::<I, 4>(isa, four, &mut out[r..], count);
                 r += 4;
+            }
+            if given - r >= 2 {
+                let mut two: [&[f32]; 2] = [&[]; 2];
+                two.iter_mut().zip(&mut rows).for_each(|(to, row)| *to = row);
+                transpose::<I, 2>(isa, [two[0], two[1], two[0], two[1]], &mut out[r..], count);
+                r += 2;
             }
             for row in rows {
                 for (value, out) in row.iter().zip(out[r..].iter_mut().step_by(count)) {
@@ -81,24 +87,22 @@ impl<I: Isa> Block<I> for PackFloats<'_> {
     }
 }
 
-/// Four rows become four neighbours every `stride` values: vector shuffles, four k at a time.
+/// The first `ROWS` rows become neighbours every `stride` values.
 #[inline(always)]
-fn transpose_four([a, b, c, d]: [&[f32]; 4], out: &mut [f32], stride: usize) {
+fn transpose<I: Isa, const ROWS: usize>(isa: I, [a, b, c, d]: [&[f32]; 4], out: &mut [f32], stride: usize) {
     let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
     let ((c, c_tail), (d, d_tail)) = (c.as_chunks::<4>(), d.as_chunks::<4>());
     let mut at = 0;
     for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
-        let out = &mut out[at..at + 3 * stride + 4];
-        let (low, high) = ([a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]]);
-        let (low2, high2) = ([c[0], d[0], c[1], d[1]], [c[2], d[2], c[3], d[3]]);
-        out[..4].copy_from_slice(&[low[0], low[1], low2[0], low2[1]]);
-        out[stride..stride + 4].copy_from_slice(&[low[2], low[3], low2[2], low2[3]]);
-        out[2 * stride..2 * stride + 4].copy_from_slice(&[high[0], high[1], high2[0], high2[1]]);
-        out[3 * stride..3 * stride + 4].copy_from_slice(&[high[2], high[3], high2[2], high2[3]]);
+        let out = &mut out[at..at + 3 * stride + ROWS];
+        let columns = isa.transpose([a, b, c, d]);
+        for (i, column) in columns.iter().enumerate() {
+            out[i * stride..i * stride + ROWS].copy_from_slice(&column[..ROWS]);
+        }
         at += 4 * stride;
     }
     for (((a, b), c), d) in a_tail.iter().zip(b_tail).zip(c_tail).zip(d_tail) {
-        out[at..at + 4].copy_from_slice(&[*a, *b, *c, *d]);
+        out[at..at + ROWS].copy_from_slice(&[*a, *b, *c, *d][..ROWS]);
         at += stride;
     }
 }

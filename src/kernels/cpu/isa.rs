@@ -54,6 +54,20 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn narrow_quad(codes: [i8; 4]) -> Self::Quad {
         Self::quad(codes)
     }
+    /// Four [`Isa::quad`]s.
+    #[inline(always)]
+    fn quads(self, codes: &[[i8; 4]; 4]) -> [Self::Quad; 4] {
+        codes.map(Self::quad)
+    }
+    /// Value i of each of four rows, for each i.
+    #[inline(always)]
+    fn transpose(self, [a, b, c, d]: [&[f32; 4]; 4]) -> [[f32; 4]; 4] {
+        let mut out = [[0.0; 4]; 4];
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = [a[i], b[i], c[i], d[i]];
+        }
+        out
+    }
     /// The unsigned weight codes of a line.
     fn load_bytes(self, line: &Line) -> Self::Bytes;
     /// The unsigned weight codes of quad `Q` of a tile.
