@@ -347,7 +347,9 @@ impl<I: Isa> Block<I> for QuantizeRows<'_, I::Quad> {
             for group in 0..groups.count {
                 let elements = groups.elements(group);
                 let codes = &mut codes[groups.tiles(group).start * TILE..][..elements.len()];
-                let sum = encode(isa, &self.rule, &x[elements], scale, zero, codes);
+                // The next row is read while this one is encoded.
+                let next = self.x.get((r + 1) * groups.k + elements.start..).unwrap_or_default();
+                let sum = encode(isa, &self.rule, &x[elements], next, scale, zero, codes);
                 self.sums[group * count + r] = (self.wanted.sum)(sum);
             }
         }
@@ -396,9 +398,9 @@ fn interleave<Q: Copy>(codes: &[i8], k: usize, out: &mut [Q], quads: impl Fn(&[[
 }
 
 /// `clamp(round(x · (1 / scale)) + zero, lo, hi)`, as signed 8-bit codes; their sum. Values are finite.
-/// Where 1 / scale is infinite, x / scale takes the place of the product, and 0 where the scale is 0 too.
+/// Asks for `next` meanwhile. Where 1 / scale is infinite, x / scale takes the place of the product, and 0 where the scale is 0 too.
 #[inline(always)]
-fn encode<I: Isa>(isa: I, rule: &Rule, x: &[f32], scale: f32, zero: i32, out: &mut [i8]) -> i32 {
+fn encode<I: Isa>(isa: I, rule: &Rule, x: &[f32], next: &[f32], scale: f32, zero: i32, out: &mut [i8]) -> i32 {
     let inverse = rule.scale_dtype.round(1.0 / scale);
     let product = rule.dtype.promote(rule.scale_dtype);
     // Clamped before it is rounded: the same, since the bounds are integers.
@@ -417,7 +419,10 @@ fn encode<I: Isa>(isa: I, rule: &Rule, x: &[f32], scale: f32, zero: i32, out: &m
     }
     let ((x, x_tail), (out, out_tail)) = (x.as_chunks::<CHANNELS>(), out.as_chunks_mut::<CHANNELS>());
     let mut sums = isa.splat_i32(0);
-    for (x, out) in x.iter().zip(out) {
+    for (i, (x, out)) in x.iter().zip(out).enumerate() {
+        if let Some(next) = next.get(i * CHANNELS) {
+            isa.prefetch(next, false);
+        }
         let steps = isa.round(product, isa.mul(isa.load(&Lanes(*x)), isa.splat(inverse)));
         let clamped = isa.smaller(isa.larger(isa.splat(lo), steps), isa.splat(hi));
         let codes = isa.add_i32(

@@ -7,6 +7,7 @@ use super::activation::{Row, offset};
 use super::isa::{Block, Isa};
 use super::layout::{CHANNELS, Lanes};
 use super::linear::{Product, Section};
+use super::weight::Zeros;
 
 /// Where a panel of a row goes: its first column in the piece.
 #[inline(always)]
@@ -61,10 +62,13 @@ impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
         let (w, dtype) = (self.product.w, self.product.dtype);
         let offset = offset(&w.activation);
         let unsigned = offset != 0;
+        let shared = !matches!(w.zero, Zeros::Codes(_));
         for (j, panel) in self.of.panels.clone().enumerate() {
             let mut zero = Lanes([0; CHANNELS]);
-            for (c, zero) in zero.0.iter_mut().enumerate() {
-                *zero = I::WEIGHT_SHIFT - w.zero.code(panel, c) as i32;
+            if !shared {
+                for (c, zero) in zero.0.iter_mut().enumerate() {
+                    *zero = I::WEIGHT_SHIFT - w.zero.code(panel, c) as i32;
+                }
             }
             let zero = isa.load_i32(&zero);
             let bias = isa.load(&Lanes(
@@ -79,7 +83,8 @@ impl<I: Isa> Block<I> for FinishDot<'_, '_, I> {
                     bad,
                 } = self.product.x.rows[row];
                 let x_sum = isa.splat_i32(self.product.x.sums[row]);
-                let mut acc = isa.add_i32(isa.load_i32(&self.acc[at]), isa.mul_i32(zero, x_sum));
+                let of_zero = if shared { x_sum } else { isa.mul_i32(zero, x_sum) };
+                let mut acc = isa.add_i32(isa.load_i32(&self.acc[at]), of_zero);
                 if let (Some(sums), true) = (sums, unsigned) {
                     acc = isa.add_i32(acc, isa.mul_i32(isa.load_i32(sums), isa.splat_i32(offset - x_zero)));
                 }

@@ -5,7 +5,7 @@
 
 use super::blocks::Tile;
 use super::float_weights::{
-    CODES, FLOAT, FLOAT_BF16, FLOAT_BF16_USUAL, FLOAT_F16, FloatMode, FloatWeights, Part, SHARED,
+    CODES, FLOAT, FLOAT_BF16, FLOAT_BF16_USUAL, FLOAT_EXACT, FLOAT_F16, FloatMode, FloatWeights, Part, SHARED,
 };
 use super::isa::{Block, Isa};
 use super::layout::{CHANNELS, Lanes, Line, TILE, by_bits, each_quad};
@@ -32,6 +32,7 @@ impl<I: Isa> Block<I> for Expand<'_> {
         by_bits!(self.weights.w.bits(), tiles);
         match self.weights.kind {
             FLOAT => self.finish::<I, FLOAT>(isa),
+            FLOAT_EXACT => self.finish::<I, FLOAT_EXACT>(isa),
             FLOAT_F16 => self.finish::<I, FLOAT_F16>(isa),
             FLOAT_BF16 => self.finish::<I, FLOAT_BF16>(isa),
             FLOAT_BF16_USUAL => self.finish::<I, FLOAT_BF16_USUAL>(isa),
@@ -98,6 +99,8 @@ pub struct FloatDot<'a, const MR: usize, const NR: usize> {
 
 /// Lines ahead of the codes in use that [`FewRows`] asks for.
 const DISTANCE: usize = 16;
+/// Groups ahead of the one in use whose scales it asks for.
+const AHEAD: usize = 4;
 /// k between two looks at the lines that are read next.
 const STEP: usize = 8;
 
@@ -171,7 +174,7 @@ pub fn few_rows<I: Isa>(weights: &FloatWeights, rows: usize) -> Option<usize> {
     let most = match (weights.kind, weights.w.bits()) {
         (SHARED | CODES, 4 | 8) => 4,
         (SHARED | CODES, _) => 1,
-        (FLOAT | FLOAT_BF16_USUAL, 4) => 2,
+        (FLOAT | FLOAT_EXACT | FLOAT_BF16_USUAL, 4) => 2,
         _ => 0,
     };
     (rows <= most).then(|| rows.next_power_of_two())
@@ -194,6 +197,7 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FewRows<'_, MR, NR> 
             (CODES, 4) => self.tiles::<I, 4, CODES>(isa),
             (CODES, 8) => self.tiles::<I, 8, CODES>(isa),
             (FLOAT, 4) if MR < 4 => self.tiles::<I, 4, FLOAT>(isa),
+            (FLOAT_EXACT, 4) if MR < 4 => self.tiles::<I, 4, FLOAT_EXACT>(isa),
             (FLOAT_BF16_USUAL, 4) if MR < 4 => self.tiles::<I, 4, FLOAT_BF16_USUAL>(isa),
             (SHARED | CODES, bits) if MR == 1 => by_bits!(bits, tiles),
             (kind, bits) => unreachable!("no block of {MR} rows for kind {kind} and {bits} bits"),
@@ -217,6 +221,16 @@ impl<const MR: usize, const NR: usize> FewRows<'_, MR, NR> {
         let x = &x[..total];
         let mut acc = [[isa.splat(0.0); NR]; MR];
         for part in self.parts {
+            let next = part.group + AHEAD;
+            let next = next
+                + if next < w.groups.count {
+                    0
+                } else {
+                    (NR - 1) * w.groups.count
+                };
+            for j in 0..NR {
+                self.weights.fetch_one(isa, (self.panel + j) * w.groups.count + next);
+            }
             let mut prepared =
                 [self.weights
                     .prepare::<I, KIND>(isa, BITS, self.panel * w.groups.count + part.group); NR];

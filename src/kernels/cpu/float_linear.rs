@@ -8,9 +8,9 @@ use super::float::pack_floats;
 use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, few_rows};
 use super::float_finish::FinishFloat;
 use super::float_lookup::{self, LOOKUPS, Lookup, Sums, looks_up};
-use super::float_weights::{FloatWeights, Part, parts};
+use super::float_weights::{FloatMode, FloatWeights, Part, parts};
 use super::isa::Isa;
-use super::layout::{Lanes, Line, TILE};
+use super::layout::{CHANNELS, Lanes, Line, TILE};
 use super::linear::{FORK_NS, Linear, Piece, pieces};
 use super::weight::CpuWeight;
 use crate::dtype::FloatDtype;
@@ -76,6 +76,17 @@ fn estimated_ns(w: &CpuWeight, rows: usize, wide: bool) -> usize {
     let (codes_per_ns, products_per_ns) = if wide { (30, 56) } else { (16, 40) };
     let codes = w.n * w.groups.k;
     codes / codes_per_ns + rows * codes / products_per_ns
+}
+
+/// Asks for the outputs of some rows by some panels.
+fn fetch_outputs<I: Isa>(isa: I, piece: &Piece, panels: &Range<usize>, rows: &Range<usize>) {
+    let columns = (panels.start - piece.panels.start) * CHANNELS..(panels.end - piece.panels.start) * CHANNELS;
+    for row in piece.rows.iter().take(rows.end).skip(rows.start) {
+        let row = &row[columns.start..columns.end.min(row.len())];
+        for at in row.iter().step_by(CHANNELS).chain(row.last()) {
+            isa.prefetch(at, false);
+        }
+    }
 }
 
 /// Rows of the largest block.
@@ -269,6 +280,9 @@ impl<I: Isa> FloatProduct<'_, I> {
                 for chunk in 0..self.chunks.len() {
                     for panel in panels.clone().step_by(nr) {
                         let some = panel..(panel + nr).min(panels.end);
+                        if chunk + 1 == self.chunks.len() {
+                            fetch_outputs(self.isa, piece, &some, &rows);
+                        }
                         self.chunk(chunk, some, &panels, blocks, &mut floats, acc);
                     }
                 }
@@ -301,11 +315,17 @@ impl<I: Isa> FloatProduct<'_, I> {
                 out,
             });
             // The next panels of the chunk, or the first panels of the next one.
-            ahead[j] = match panel + panels.len() {
-                next if next < all.end => self.lines(next, chunk),
-                _ if chunk + 1 < self.chunks.len() => self.lines(all.start + j, chunk + 1),
-                _ => self.lines(all.end + j, 0),
+            let (panel, chunk) = match panel + panels.len() {
+                next if next < all.end => (next, chunk),
+                _ if chunk + 1 < self.chunks.len() => (all.start + j, chunk + 1),
+                _ => (all.end + j, 0),
             };
+            ahead[j] = self.lines(panel, chunk);
+            if self.weights.mode != FloatMode::Plain {
+                let parts = &self.parts[self.chunks[chunk].clone()];
+                let groups = parts[0].group..parts[parts.len() - 1].group + 1;
+                self.weights.fetch(self.isa, panel, groups);
+            }
         }
         let (start, padded) = (blocks[0].0, self.weights.w.groups.padded_k());
         for (i, (first, rows)) in blocks.iter().enumerate() {

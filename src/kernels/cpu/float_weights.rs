@@ -2,6 +2,7 @@
 
 use super::isa::{Decoder, Isa};
 use super::layout::{Groups, Line};
+use super::values::fetch;
 use super::weight::{CpuWeight, Zeros};
 use crate::dtype::FloatDtype;
 use core::ops::Range;
@@ -59,6 +60,9 @@ pub const FLOAT_BF16: u8 = 4;
 /// The same in bf16, with scales and zero points that are 0 or of a usual magnitude: see [`CpuWeight::usual`].
 pub const FLOAT_BF16_USUAL: u8 = 5;
 
+/// [`FLOAT`] with scales of 16 bits and usual values: the product is exact, so that one rounding is that of both steps.
+pub const FLOAT_EXACT: u8 = 6;
+
 /// A weight as products with activations of one dtype read it.
 #[derive(Clone, Copy)]
 pub struct FloatWeights<'a> {
@@ -79,6 +83,9 @@ pub struct Prepared<F> {
 impl<'a> FloatWeights<'a> {
     pub fn new(w: &'a CpuWeight, dtype: FloatDtype) -> Self {
         let (mode, kind) = match (&w.zero, dtype) {
+            (Zeros::Float { .. }, FloatDtype::F32) if w.usual && w.scale.has_16_bits() => {
+                (FloatMode::FloatZero, FLOAT_EXACT)
+            }
             (Zeros::Float { .. }, FloatDtype::F32) => (FloatMode::FloatZero, FLOAT),
             (Zeros::Float { .. }, FloatDtype::F16) => (FloatMode::FloatZero, FLOAT_F16),
             (Zeros::Float { .. }, FloatDtype::BF16) if w.usual => (FloatMode::FloatZero, FLOAT_BF16_USUAL),
@@ -96,6 +103,28 @@ impl<'a> FloatWeights<'a> {
     #[inline(always)]
     pub fn scale<I: Isa>(&self, isa: I, at: usize) -> I::F32 {
         self.w.scale.read(isa, at)
+    }
+
+    /// Asks for the scales and zero points of some groups of a panel.
+    #[inline(always)]
+    pub fn fetch<I: Isa>(&self, isa: I, panel: usize, groups: Range<usize>) {
+        let at = panel * self.w.groups.count;
+        let at = at + groups.start..at + groups.end;
+        self.w.scale.fetch(isa, at.clone());
+        match &self.w.zero {
+            Zeros::Codes(zeros) => fetch(isa, zeros, at),
+            Zeros::Float { value, .. } => value.fetch(isa, at),
+            _ => {}
+        }
+    }
+
+    /// Asks for the scales and float zero points at `panel · groups + group`, where there are some.
+    #[inline(always)]
+    pub fn fetch_one<I: Isa>(&self, isa: I, at: usize) {
+        self.w.scale.fetch_one(isa, at);
+        if let Zeros::Float { value, .. } = &self.w.zero {
+            value.fetch_one(isa, at);
+        }
     }
 
     /// For codes at `panel · groups + group`.
@@ -145,6 +174,9 @@ impl<F: Copy> Prepared<F> {
     /// From `code − mid` to `(code − mid) · scale + value`, each step rounded to the activation's dtype.
     #[inline(always)]
     pub fn value<I: Isa<F32 = F>, const KIND: u8>(&self, isa: I, code: F) -> F {
+        if KIND == FLOAT_EXACT && I::FUSED {
+            return isa.mul_add(code, self.scale, self.value);
+        }
         if KIND == FLOAT_BF16_USUAL {
             let scaled = round_bf16(isa, isa.mul(code, self.scale));
             return round_bf16(isa, isa.add(scaled, self.value));
@@ -190,6 +222,41 @@ mod tests {
                     assert_eq!(out.0, [FloatDtype::BF16.round(value); CHANNELS], "{value:e}");
                 }
             }
+        }
+    }
+
+    struct Exact;
+
+    impl Program for Exact {
+        fn run<I: Isa>(self, isa: I) {
+            let mut steps = 0u32;
+            for (dtype, bits) in [(FloatDtype::F16, 0x0001..0x7c00u16), (FloatDtype::BF16, 0x0e00..0x7000)] {
+                for bits in bits.step_by(37) {
+                    let scale = match dtype {
+                        FloatDtype::F16 => half::f16::from_bits(bits).to_f32(),
+                        _ => half::bf16::from_bits(bits).to_f32(),
+                    };
+                    steps = steps.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let value = scale * (steps as i32 >> 8) as f32 * 1.0e-5;
+                    let prepared = Prepared {
+                        decoder: isa.decoder(8, 0),
+                        scale: isa.splat(scale),
+                        value: isa.splat(value),
+                    };
+                    for code in [-128.0, -77.0, -3.0, 0.0, 1.0, 5.0, 127.0] {
+                        let mut out = Lanes([0.0; CHANNELS]);
+                        isa.store(prepared.value::<I, FLOAT_EXACT>(isa, isa.splat(code)), &mut out);
+                        assert_eq!(out.0, [code * scale + value; CHANNELS], "{code} {scale:e} {value:e}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_rounding_is_that_of_both_steps_where_the_product_is_exact() {
+        for tier in tiers() {
+            run_on(tier, Exact);
         }
     }
 

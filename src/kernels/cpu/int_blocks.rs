@@ -30,10 +30,11 @@ pub const fn form<I: Isa>(bits: u32, rows: usize) -> Form {
     }
 }
 
-/// Rows that a block takes at once, largest first.
-pub const fn rows_of<I: Isa>(form: Form) -> &'static [usize] {
+/// Rows that a block takes at once where there are `rows`, largest first.
+pub const fn rows_of<I: Isa>(form: Form, rows: usize) -> &'static [usize] {
     match form {
         PAIRS => I::PAIR_ROWS,
+        _ if I::WIDE && matches!(rows, 8..12) => &[8, 4, 2, 1],
         _ => I::ROWS,
     }
 }

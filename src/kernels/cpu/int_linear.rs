@@ -12,7 +12,7 @@ fn tiles_of_all<I: Isa>(blocks: &[(usize, usize)], panels: usize, tiles: usize) 
     let width = |rows: usize| match (I::WIDE, rows) {
         (false, 1) => 2,
         (false, _) => 1,
-        (true, 8..) => 2,
+        (true, 8) => 2,
         (true, _) => 4,
     };
     blocks
@@ -47,7 +47,10 @@ impl<I: Isa> Product<'_, I> {
             }
             let from = first * row_quads + chunk.tiles.start * QUADS * rows;
             let x = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
-            let lanes = &mut acc[(first - start) * panels..][..rows * panels];
+            let (lanes, next) = acc[(first - start) * panels..].split_at_mut(rows * panels);
+            next.iter()
+                .take(lanes.len())
+                .for_each(|lanes| self.isa.prefetch(lanes, true));
             macro_rules! call {
                 ($mr:literal, $nr:literal, $panel:expr) => {
                     self.isa.enter(Dot::<_, $mr, $nr, FORM> {
@@ -59,7 +62,7 @@ impl<I: Isa> Product<'_, I> {
                 };
             }
             if I::WIDE {
-                by_block!(*rows, panels, call, 12 2, 8 2, 4 4, 2 4, 1 4);
+                by_block!(*rows, panels, call, 8 2, 6 4, 4 4, 2 4, 1 4);
             } else {
                 by_block!(*rows, panels, call, 6 1, 4 1, 3 1, 2 1, 1 2);
             }
@@ -97,7 +100,10 @@ impl<I: Isa> Product<'_, I> {
             }
             let from = first * row_quads + chunk.tiles.start * QUADS * rows;
             let quads = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
-            let lanes = &mut acc[(first - start) * panels.len()..][..rows * panels.len()];
+            let (lanes, next) = acc[(first - start) * panels.len()..].split_at_mut(rows * panels.len());
+            next.iter()
+                .take(lanes.len())
+                .for_each(|lanes| self.isa.prefetch(lanes, true));
             macro_rules! call {
                 ($mr:literal, $nr:literal, $panel:expr) => {{
                     let mut x_zeros = [0; $mr];
@@ -125,7 +131,7 @@ impl<I: Isa> Product<'_, I> {
                 }};
             }
             if I::WIDE {
-                by_block!(*rows, panels.len(), call, 12 2, 8 2, 4 4, 2 4, 1 4);
+                by_block!(*rows, panels.len(), call, 8 2, 6 4, 4 4, 2 4, 1 4);
             } else {
                 by_block!(*rows, panels.len(), call, 6 1, 4 1, 3 1, 2 1, 1 2);
             }

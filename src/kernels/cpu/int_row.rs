@@ -12,6 +12,8 @@ use super::weight::CpuWeight;
 
 /// Lines ahead of the codes in use that are asked for.
 const DISTANCE: usize = 16;
+/// Groups ahead of the one in use whose scales are asked for.
+const AHEAD: usize = 4;
 
 /// `acc = Σ over all groups of f32(Σ (x − zx)(w − zw)) · s` of one row and `NR` panels.
 pub struct OneRowGroups<'a, Q, const NR: usize> {
@@ -109,8 +111,16 @@ impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
                 }
             }
             let elements = w.groups.elements(group).len();
+            let next = group
+                + AHEAD
+                + if group + AHEAD < w.groups.count {
+                    0
+                } else {
+                    (NR - 1) * w.groups.count
+                };
             for j in 0..NR {
                 let at = (self.panel + j) * w.groups.count + group;
+                w.scale.fetch_one(isa, (self.panel + j) * w.groups.count + next);
                 let mut one = [[acc[0][j]]];
                 match &w.zero {
                     super::weight::Zeros::Codes(codes) => {

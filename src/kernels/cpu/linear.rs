@@ -13,15 +13,14 @@ use super::int_prepare::Prepare;
 use super::int_row::OneRowGroups;
 use super::isa::{Isa, Program};
 use super::layout::{CHANNELS, Lanes, Line, QUADS};
+use super::values::fetch;
 use super::weight::{CpuWeight, Zeros};
 use crate::dtype::FloatDtype;
 use core::ops::Range;
 use rayon::prelude::*;
 
-/// Panels that pieces of the work are made of: the most that a thread takes at a time.
+/// Panels that a thread takes at a time; pieces of the work are made of them.
 const PANELS: usize = 4;
-/// Panels that a thread takes at a time where blocks are two panels wide.
-const TWO_PANELS: usize = 2;
 /// The same where it reads pairs and a sum takes all of K: activations, which a second-level cache may be too small for, are read half as
 /// often.
 const PAIR_PANELS: usize = 8;
@@ -39,8 +38,6 @@ const SMALL_GROUP: usize = 128;
 pub(super) const FORK_NS: usize = 120_000;
 /// Rows up to which the next codes are fetched into the first-level cache.
 const FEW_ROWS: usize = 8;
-/// Rows from which blocks are two panels wide, where registers allow.
-const TWO_PANEL_ROWS: usize = 12;
 
 /// The operation; see [`CpuWeight::linear`].
 pub struct Linear<'a> {
@@ -74,7 +71,7 @@ impl Program for Linear<'_> {
             return float_linear(isa.float(), self);
         }
         let form = form::<I>(w.bits(), self.rows);
-        let blocks = row_blocks(self.rows, rows_of::<I>(form));
+        let blocks = row_blocks(self.rows, rows_of::<I>(form, self.rows));
         let grouping = Grouping {
             magic: I::FUSED && w.magic,
             small: w.groups.size <= SMALL_GROUP,
@@ -90,15 +87,13 @@ impl Program for Linear<'_> {
             blocks: &blocks,
             narrow: narrow_quads::<I>(w.bits()) > 0,
             sum: match &w.zero {
-                _ if w.groups.count == 1 => &plain,
+                Zeros::Codes(_) if w.groups.count == 1 => &plain,
                 Zeros::Codes(_) => &negated,
                 _ => &shifted,
             },
         };
         let x = quantize(isa, self.x, self.dtype, &w.activation, wanted);
-        let two = I::WIDE && self.rows >= TWO_PANEL_ROWS;
         let (at_once, tiles) = match form {
-            _ if two => (TWO_PANELS, I::CHUNK / TWO_PANELS),
             PAIRS if w.groups.count == 1 => (PAIR_PANELS, I::CHUNK / PAIR_PANELS),
             _ => (PANELS, I::CHUNK / PANELS),
         };
@@ -428,6 +423,14 @@ impl<I: Isa> Product<'_, I> {
                     at,
                     scale: part(&mut scratch.scale, i, groups),
                 });
+            }
+            for panel in of.clone().filter(|_| w.groups.count > 1) {
+                let at = panel * w.groups.count + after.first_group;
+                let at = at..at + after.groups.len();
+                w.scale.fetch(self.isa, at.clone());
+                if let Zeros::Codes(zero) = &w.zero {
+                    fetch(self.isa, zero, at);
+                }
             }
             let codes = match in_place(w, self.form) {
                 true => Panels {

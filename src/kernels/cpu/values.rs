@@ -3,6 +3,7 @@
 use super::isa::Isa;
 use super::layout::{CHANNELS, Lanes};
 use crate::dtype::FloatDtype;
+use core::ops::Range;
 use half::{bf16, f16};
 
 /// Scales or float zero points, `[panel][group]`.
@@ -60,6 +61,37 @@ impl Values {
         isa.load(&out)
     }
 
+    /// Asks for the values of `at`.
+    #[inline(always)]
+    pub fn fetch<I: Isa>(&self, isa: I, at: Range<usize>) {
+        match self {
+            Self::F32(lanes) => fetch(isa, lanes, at),
+            Self::F16(bits) | Self::Bf16(bits) => fetch(isa, bits, at),
+        }
+    }
+
+    /// Asks for the values at `at`, where there are some.
+    #[inline(always)]
+    pub fn fetch_one<I: Isa>(&self, isa: I, at: usize) {
+        match self {
+            Self::F32(lanes) => {
+                if let Some(lanes) = lanes.get(at) {
+                    isa.prefetch(lanes, true);
+                }
+            }
+            Self::F16(bits) | Self::Bf16(bits) => {
+                if let Some(bits) = bits.get(at) {
+                    isa.prefetch(bits, true);
+                }
+            }
+        }
+    }
+
+    /// Whether values have at most 11 significant bits.
+    pub fn has_16_bits(&self) -> bool {
+        !matches!(self, Self::F32(_))
+    }
+
     /// Whether values have at most 11 significant bits, and none is above `limit`.
     pub fn has_16_bits_up_to(&self, limit: f32) -> bool {
         match self {
@@ -86,6 +118,16 @@ impl Values {
             Self::F32(lanes) => size_of_val(lanes.as_slice()),
             Self::F16(bits) | Self::Bf16(bits) => size_of_val(bits.as_slice()),
         }
+    }
+}
+
+/// Asks for the cache lines of `at`, as far as there are such values.
+#[inline(always)]
+pub fn fetch<I: Isa, T>(isa: I, values: &[T], at: Range<usize>) {
+    let at = at.start.min(values.len())..at.end.min(values.len());
+    let line = (64 / size_of::<T>()).max(1);
+    for value in values[at.clone()].iter().step_by(line).chain(values[at].last()) {
+        isa.prefetch(value, true);
     }
 }
 
