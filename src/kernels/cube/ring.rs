@@ -136,14 +136,14 @@ pub(super) struct Place {
     /// Rows, blocks and tiles of the product.
     pub rows: usize,
     pub blocks: usize,
-    tiles: usize,
+    pub tiles: usize,
     /// The cube's.
     pub first_tile: usize,
     pub first_row: usize,
     /// Steps of the cube along K.
     pub steps: usize,
     pub lane: usize,
-    plane: usize,
+    pub plane: usize,
     /// Whether this unit starts copies.
     fills: bool,
     /// Which of the planes that share K this is.

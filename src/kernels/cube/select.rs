@@ -114,6 +114,8 @@ pub(super) struct Tiling {
     pub stages: usize,
     /// Steps from the last reading of a stage to its next filling: with 2, no plane waits for another.
     pub slack: usize,
+    /// Operands go from device memory to registers, a step ahead; there is no ring.
+    pub direct: bool,
 }
 
 impl Tiling {
@@ -179,6 +181,9 @@ impl Tiling {
 
 /// The tiling of `rows` rows of activations with codes of `code` bits.
 pub(super) fn tiling(hardware: &Hardware, problem: &Problem, rows: usize, code: usize) -> Tiling {
+    if problem.float && rows <= 8 {
+        return direct(hardware, problem);
+    }
     let tiling = match rows {
         // Wide enough for a wave of cubes that read shared memory less often.
         33..=64 if problem.float && 4 * problem.n.div_ceil(8 * TILE) >= 3 * hardware.processors => Tiling {
@@ -190,6 +195,7 @@ pub(super) fn tiling(hardware: &Hardware, problem: &Problem, rows: usize, code: 
             blocks: 4,
             stages: 1,
             slack: 1,
+            direct: false,
         },
         0..=64 => few(hardware, problem, rows),
         _ => many(hardware, problem, rows),
@@ -201,6 +207,26 @@ pub(super) fn tiling(hardware: &Hardware, problem: &Problem, rows: usize, code: 
         hardware.shared
     };
     tiling.filled(shared, code, problem.activation_bytes(), problem.k / BLOCK)
+}
+
+/// A wave of cubes over the channels for up to 8 rows, with as many planes as registers allow: their number hides the way of the codes from
+/// memory. Steps of two blocks, so that the loop stays small: kernels of a few microseconds run most instructions for the first time, and
+/// fetching them took longer than what an unrolled loop saves.
+fn direct(hardware: &Hardware, problem: &Problem) -> Tiling {
+    let planes_n = problem.n.div_ceil(TILE).div_ceil(hardware.processors).clamp(1, 7);
+    let most = (problem.k / (2 * BLOCK)).min(16).min(32 / planes_n).max(1);
+    let planes_k = 1 << most.ilog2();
+    Tiling {
+        tiles: 1,
+        rows: 1,
+        planes_n,
+        planes_m: 1,
+        planes_k,
+        blocks: 2 * planes_k,
+        stages: 1,
+        slack: 1,
+        direct: true,
+    }
 }
 
 /// One wave of cubes over the channels, each of every row; planes share K where that leaves few.
@@ -236,6 +262,7 @@ fn few(hardware: &Hardware, problem: &Problem, rows: usize) -> Tiling {
         },
         stages: 1,
         slack: 2,
+        direct: false,
     }
 }
 
@@ -251,6 +278,7 @@ fn many(hardware: &Hardware, problem: &Problem, rows: usize) -> Tiling {
         stages: 1,
         // Few stages fit.
         slack: if tiles == 4 { 1 } else { 2 },
+        direct: false,
     };
     // With the time of a product of their size in percent of the first: a smaller one reads shared memory more often. Sums of groups take
     // as many registers as sums.
@@ -382,7 +410,13 @@ mod tests {
                             tiling.stages * tiling.stage_bytes(code, problem.activation_bytes()) + tiling.exchanged();
                         let about = format!("{n} {k} {group} {rows} {code} {tiling:?}");
                         assert!(bytes + 2048 <= H200.shared, "{about}: {bytes} bytes");
-                        assert!(tiling.stages >= 3 && tiling.planes() <= 16, "{about}");
+                        assert!(tiling.direct || tiling.stages >= 3 && tiling.planes() <= 16, "{about}");
+                        assert!(tiling.planes() <= 32, "{about}");
+                        assert!(
+                            !tiling.direct || tiling.planes_k == 1 || 2 * tiling.planes_k <= k / BLOCK,
+                            "{about}"
+                        );
+                        assert_eq!(tiling.direct, float && rows <= 8, "{about}");
                         assert!(tiling.blocks.is_multiple_of(tiling.planes_k), "{about}");
                         assert!(tiling.planes_k == 1 || !problem.is_ordered(), "{about}");
                         assert!(
