@@ -145,7 +145,13 @@ impl Row {
         } else {
             machine.floats(self.threads, tier, self.kernel.starts_with("bf16"))
         };
-        let ops = 2.0 * self.m as f64 * self.k as f64 * self.n as f64;
+        // Where sums of inputs are looked up, one addition takes the place of several products: counted as one.
+        let looks_up = matches!(tier, Tier::Avx512Vnni | Tier::Avx512 | Tier::Scalar);
+        let inputs = match self.bits {
+            bits @ 1..=2 if looks_up && !self.kernel.starts_with("i8") => 4 / bits,
+            _ => 1,
+        };
+        let ops = 2.0 * self.m as f64 * self.k as f64 * self.n as f64 / inputs as f64;
         let arithmetic = peak.map(|(name, rate)| (name, ops / rate * 1e3));
         let read = ("read", self.bytes as f64 / self.read_gbs / 1e6);
         let (bound, ms) = arithmetic.filter(|arithmetic| arithmetic.1 > read.1).unwrap_or(read);

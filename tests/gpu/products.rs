@@ -205,6 +205,12 @@ where
             float,
             &[1, 20, 140],
         );
+        // Seven blocks, which no number of planes shares without a rest.
+        products(
+            &weight(&mut from, [48, 448], [1, 64], IntDtype::UINT4, zero),
+            float,
+            &[8],
+        );
     }
     products(
         &weight(&mut from, [64, 256], [1, 64], IntDtype::INT3, Zero::None),
