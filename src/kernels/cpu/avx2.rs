@@ -135,6 +135,26 @@ unsafe fn round_f16(value: __m256) -> __m256 {
     }
 }
 
+/// Four rows of four become columns.
+#[inline(always)]
+pub(super) fn transpose(rows: [&[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    let mut out = [[0.0; 4]; 4];
+    // SAFETY: SSE is part of x86-64; each row is 16 bytes, as is each part of `out`.
+    unsafe {
+        let a = _mm_loadu_ps(rows[0].as_ptr());
+        let b = _mm_loadu_ps(rows[1].as_ptr());
+        let c = _mm_loadu_ps(rows[2].as_ptr());
+        let d = _mm_loadu_ps(rows[3].as_ptr());
+        let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+        _mm_storeu_ps(out[0].as_mut_ptr(), _mm_movelh_ps(ab, cd));
+        _mm_storeu_ps(out[1].as_mut_ptr(), _mm_movehl_ps(cd, ab));
+        let (ab, cd) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+        _mm_storeu_ps(out[2].as_mut_ptr(), _mm_movelh_ps(ab, cd));
+        _mm_storeu_ps(out[3].as_mut_ptr(), _mm_movehl_ps(cd, ab));
+    }
+    out
+}
+
 /// What both tiers share: 16 lanes are two registers.
 macro_rules! lanes {
     () => {
@@ -156,21 +176,7 @@ macro_rules! lanes {
         }
         #[inline(always)]
         fn transpose(self, rows: [&[f32; 4]; 4]) -> [[f32; 4]; 4] {
-            let mut out = [[0.0; 4]; 4];
-            // SAFETY: SSE is part of x86-64; each row is 16 bytes, as is each part of `out`.
-            unsafe {
-                let a = _mm_loadu_ps(rows[0].as_ptr());
-                let b = _mm_loadu_ps(rows[1].as_ptr());
-                let c = _mm_loadu_ps(rows[2].as_ptr());
-                let d = _mm_loadu_ps(rows[3].as_ptr());
-                let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
-                _mm_storeu_ps(out[0].as_mut_ptr(), _mm_movelh_ps(ab, cd));
-                _mm_storeu_ps(out[1].as_mut_ptr(), _mm_movehl_ps(cd, ab));
-                let (ab, cd) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
-                _mm_storeu_ps(out[2].as_mut_ptr(), _mm_movelh_ps(ab, cd));
-                _mm_storeu_ps(out[3].as_mut_ptr(), _mm_movehl_ps(cd, ab));
-            }
-            out
+            transpose(rows)
         }
         #[inline(always)]
         fn load_bytes(self, line: &Line) -> [__m256i; 2] {

@@ -25,6 +25,15 @@ fn block_of(place: &Place, step: usize, #[comptime] b: usize, #[comptime] rule: 
     }
 }
 
+/// The first `count` elements of `from` take the place of those of `into`.
+#[cube]
+fn replace<T: CubePrimitive>(into: &mut Array<T>, from: &Array<T>, #[comptime] count: usize) {
+    #[unroll]
+    for i in 0..count {
+        into[i] = from[i];
+    }
+}
+
 /// The lines of a step of this plane, `[tile][block][line]`.
 #[cube]
 fn lines_of(
@@ -68,7 +77,7 @@ fn product<F: Float>(
     let tiling = comptime!(shape.tiling);
     let (share, lines) = comptime!((shape.share(), shape.lines() / 32));
     let (rt, mt) = comptime!((tiling.tiles, tiling.rows));
-    let in_step = comptime!(rule.in_step());
+    let (in_step, held_lines) = comptime!((rule.in_step(), rt * share * lines));
     // Activations are read before the next codes where a multiprocessor has one cube, or codes are bytes: as measured.
     let first = comptime!(tiling.planes_n > 2 || shape.container == 8);
     let (uses_scales, uses_zeros) = comptime!((rule.uses_scales(), rule.uses_zeros()));
@@ -94,34 +103,28 @@ fn product<F: Float>(
     let mut next_scales = Array::<f32>::new(in_step);
     let mut next_zeros = Array::<f32>::new(in_step);
     if uses_scales {
-        let found = of_step(scales, 0, plane_k, channel, &sizes, rule);
-        #[unroll]
-        for i in 0..in_step {
-            next_scales[i] = found[i];
-        }
+        replace::<f32>(
+            &mut next_scales,
+            &of_step(scales, 0, plane_k, channel, &sizes, rule),
+            in_step,
+        );
     }
     if uses_zeros {
-        let found = of_step(zeros, 0, plane_k, channel, &sizes, rule);
-        #[unroll]
-        for i in 0..in_step {
-            next_zeros[i] = found[i];
-        }
+        replace::<f32>(
+            &mut next_zeros,
+            &of_step(zeros, 0, plane_k, channel, &sizes, rule),
+            in_step,
+        );
     }
     let mut acc = no_sums(tiling);
     let mut total = no_sums(tiling);
     for step in 0..place.steps {
-        let mut own = Array::<Line>::new(comptime!(rt * share * lines));
+        let mut own = Array::<Line>::new(held_lines);
         let mut step_scales = Array::<f32>::new(in_step);
         let mut step_zeros = Array::<f32>::new(in_step);
-        #[unroll]
-        for i in 0..comptime!(rt * share * lines) {
-            own[i] = next[i];
-        }
-        #[unroll]
-        for i in 0..in_step {
-            step_scales[i] = next_scales[i];
-            step_zeros[i] = next_zeros[i];
-        }
+        replace::<Line>(&mut own, &next, held_lines);
+        replace::<f32>(&mut step_scales, &next_scales, in_step);
+        replace::<f32>(&mut step_zeros, &next_zeros, in_step);
         let mut rows = Sequence::<Array<Line>>::new();
         #[unroll]
         for b in 0..comptime!(if first { share } else { 0 }) {
@@ -136,24 +139,20 @@ fn product<F: Float>(
             }
         }
         if step + 1 < place.steps {
-            let found = lines_of(words, &starts, &place, step + 1, rule);
-            #[unroll]
-            for i in 0..comptime!(rt * share * lines) {
-                next[i] = found[i];
-            }
+            replace::<Line>(&mut next, &lines_of(words, &starts, &place, step + 1, rule), held_lines);
             if uses_scales {
-                let found = of_step(scales, step + 1, plane_k, channel, &sizes, rule);
-                #[unroll]
-                for i in 0..in_step {
-                    next_scales[i] = found[i];
-                }
+                replace::<f32>(
+                    &mut next_scales,
+                    &of_step(scales, step + 1, plane_k, channel, &sizes, rule),
+                    in_step,
+                );
             }
             if uses_zeros {
-                let found = of_step(zeros, step + 1, plane_k, channel, &sizes, rule);
-                #[unroll]
-                for i in 0..in_step {
-                    next_zeros[i] = found[i];
-                }
+                replace::<f32>(
+                    &mut next_zeros,
+                    &of_step(zeros, step + 1, plane_k, channel, &sizes, rule),
+                    in_step,
+                );
             }
         }
         #[unroll]

@@ -143,7 +143,7 @@ pub(super) struct Place {
     /// Steps of the cube along K.
     pub steps: usize,
     pub lane: usize,
-    pub plane: usize,
+    plane: usize,
     /// Whether this unit starts copies.
     fills: bool,
     /// Which of the planes that share K this is.

@@ -146,7 +146,7 @@ impl Tiling {
 
     /// Bytes of a stage: `code` bits a code, `activation` bytes an activation.
     pub fn stage_bytes(&self, code: usize, activation: usize) -> usize {
-        // 64 bytes more for each row: see `ring::Rows`.
+        // 64 bytes more for each row: see `ring::Shape::row`.
         self.blocks * BLOCK * (self.cube_channels() * code / 8 + self.cube_rows() * activation)
             + self.cube_rows().min(16) * 64
     }
