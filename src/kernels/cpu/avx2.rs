@@ -92,6 +92,29 @@ unsafe fn bytes_to_floats(bytes: [__m256i; 2], zero: [__m256; 2]) -> [[__m256; 2
     out
 }
 
+/// Byte i of each channel, signed, as a float times 2^24.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn high_bytes_to_floats(bytes: [__m256i; 2]) -> [[__m256; 2]; 4] {
+    // SAFETY: as the caller says.
+    unsafe {
+        let mut out = [[_mm256_setzero_ps(); 2]; 4];
+        // Byte i of each channel above zeros: −128 and numbers up to −1 select a zero.
+        let first = _mm256_set_epi32(12, 8, 4, 0, 12, 8, 4, 0);
+        let zeros = _mm256_set1_epi32(0x0080_8080);
+        for (i, out) in out.iter_mut().enumerate() {
+            let from = _mm256_slli_epi32::<24>(_mm256_add_epi32(first, _mm256_set1_epi32(i as i32)));
+            let from = _mm256_or_si256(from, zeros);
+            for half in 0..2 {
+                out[half] = _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes[half], from));
+            }
+        }
+        out
+    }
+}
+
 /// As [`FloatDtype::round`] for bf16.
 ///
 /// # Safety
@@ -163,6 +186,7 @@ macro_rules! lanes {
         type Bytes = [__m256i; 2];
 
         const FUSED: bool = true;
+        const SCALED: bool = true;
 
         #[inline(always)]
         fn prefetch<T>(self, at: &T, near: bool) {
@@ -308,6 +332,14 @@ macro_rules! lanes {
             }
         }
         #[inline(always)]
+        fn write(self, value: [__m256; 2], to: &mut [f32; CHANNELS]) {
+            // SAFETY: the token proves AVX2; `to` is 64 bytes.
+            unsafe {
+                _mm256_storeu_ps(to.as_mut_ptr(), value[0]);
+                _mm256_storeu_ps(to.as_mut_ptr().add(8), value[1]);
+            }
+        }
+        #[inline(always)]
         fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
             // SAFETY: the token proves AVX2.
             unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
@@ -350,6 +382,40 @@ macro_rules! lanes {
         ) -> [[__m256; 2]; 4] {
             // SAFETY: the token proves AVX2.
             unsafe { bytes_to_floats([quad::<BITS, Q>(tile, 0), quad::<BITS, Q>(tile, 1)], decoder.zero) }
+        }
+        #[inline(always)]
+        fn zeros(self, zero: &[u8; CHANNELS]) -> [__m256i; 2] {
+            // SAFETY: the token proves AVX2; `zero` is 16 bytes.
+            unsafe {
+                let zero = _mm256_broadcastsi128_si256(_mm_loadu_si128(zero.as_ptr().cast()));
+                // Each channel's zero point four times.
+                let from = _mm256_set_epi32(
+                    0x0707_0707,
+                    0x0606_0606,
+                    0x0505_0505,
+                    0x0404_0404,
+                    0x0303_0303,
+                    0x0202_0202,
+                    0x0101_0101,
+                    0,
+                );
+                let next = _mm256_add_epi32(from, _mm256_set1_epi32(0x0808_0808));
+                [_mm256_shuffle_epi8(zero, from), _mm256_shuffle_epi8(zero, next)]
+            }
+        }
+        #[inline(always)]
+        fn decode_high<const BITS: usize, const Q: usize>(
+            self,
+            tile: &[Line; BITS],
+            zero: [__m256i; 2],
+        ) -> [[__m256; 2]; 4] {
+            // SAFETY: the token proves AVX2.
+            unsafe {
+                high_bytes_to_floats([
+                    _mm256_sub_epi8(quad::<BITS, Q>(tile, 0), zero[0]),
+                    _mm256_sub_epi8(quad::<BITS, Q>(tile, 1), zero[1]),
+                ])
+            }
         }
         #[inline(always)]
         fn round(self, dtype: FloatDtype, value: [__m256; 2]) -> [__m256; 2] {

@@ -246,6 +246,11 @@ macro_rules! lanes {
             unsafe { _mm512_store_ps((&raw mut to.0).cast(), value) }
         }
         #[inline(always)]
+        fn write(self, value: __m512, to: &mut [f32; CHANNELS]) {
+            // SAFETY: the token proves AVX-512 F; `to` is 64 bytes.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
+        }
+        #[inline(always)]
         fn add(self, a: __m512, b: __m512) -> __m512 {
             // SAFETY: the token proves AVX-512 F.
             unsafe { _mm512_add_ps(a, b) }

@@ -1,6 +1,6 @@
 //! What the inner blocks of every product share: MR rows of activations by NR panels of 16 channels, over some tiles of K.
 
-use super::layout::{CHANNELS, Lanes, Line};
+use super::layout::{CHANNELS, Line};
 
 /// Quads of some panels over the same tiles.
 #[derive(Clone, Copy)]
@@ -30,14 +30,6 @@ impl<'a> Panels<'a> {
         }
         out
     }
-}
-
-/// Accumulators of rows by panels.
-pub struct Tile<'a, T> {
-    /// `[row][panel]`, starting at the block's own.
-    pub lanes: &'a mut [Lanes<T>],
-    /// Panels from one row to the next.
-    pub stride: usize,
 }
 
 /// The zero points of weights in a grouped integer product, less [`Isa::WEIGHT_SHIFT`] where they are one.

@@ -1,6 +1,6 @@
 //! Float activations in the order that the weight-only products read.
 
-use super::activation::{PARALLEL_ELEMENTS, scan};
+use super::activation::PARALLEL_ELEMENTS;
 use super::isa::{Block, Isa};
 use super::layout::{Groups, TILE};
 use rayon::prelude::*;
@@ -45,7 +45,7 @@ impl<I: Isa> Block<I> for PackFloats<'_> {
     fn run(self, isa: I) {
         let (k, count) = (self.groups.k, self.bad.len());
         for (row, bad) in self.x.chunks_exact(k).zip(self.bad.iter_mut()) {
-            *bad = scan(row).bad;
+            *bad = holds_bad(row);
         }
         for group in 0..self.groups.count {
             let elements = self.groups.elements(group);
@@ -85,6 +85,22 @@ impl<I: Isa> Block<I> for PackFloats<'_> {
                 .for_each(|value| *value = 0.0);
         }
     }
+}
+
+/// Whether a value is NaN or infinite.
+#[inline(always)]
+fn holds_bad(x: &[f32]) -> bool {
+    const LANES: usize = 32;
+    let mut largest = [0i32; LANES];
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    let magnitude = |x: f32| x.to_bits() as i32 & i32::MAX;
+    for chunk in chunks {
+        for i in 0..LANES {
+            largest[i] = largest[i].max(magnitude(chunk[i]));
+        }
+    }
+    let tail = tail.iter().map(|x| magnitude(*x)).max().unwrap_or(0);
+    largest.into_iter().fold(tail, i32::max) >= 0x7f80_0000
 }
 
 /// The first `ROWS` rows become neighbours every `stride` values.

@@ -3,19 +3,21 @@
 // A block counts through several arrays with the same `r` and `j`.
 #![allow(clippy::needless_range_loop)]
 
-use super::blocks::Tile;
 use super::float_weights::{
-    CODES, FLOAT, FLOAT_BF16, FLOAT_BF16_USUAL, FLOAT_EXACT, FLOAT_F16, FloatMode, FloatWeights, Part, SHARED,
+    CODES, FLOAT, FLOAT_BF16, FLOAT_BF16_USUAL, FLOAT_EXACT, FLOAT_F16, FloatMode, FloatWeights, Part, Prepared,
+    PreparedHigh, SCALED, SCALED_CODES, SHARED,
 };
 use super::isa::{Block, Isa};
 use super::layout::{CHANNELS, Lanes, Line, TILE, by_bits, each_quad};
 
-/// Parts of one panel to floats, `[k]`.
+/// Parts of one panel to floats, `[k]`, and the scales of their sums.
 pub struct Expand<'a> {
     pub weights: &'a FloatWeights<'a>,
     pub panel: usize,
     pub parts: &'a [Part],
     pub out: &'a mut [Lanes<f32>],
+    /// One for each part, where sums are scaled.
+    pub scales: &'a mut [Lanes<f32>],
 }
 
 impl<I: Isa> Block<I> for Expand<'_> {
@@ -25,11 +27,18 @@ impl<I: Isa> Block<I> for Expand<'_> {
             ($bits:literal) => {
                 match self.weights.kind {
                     CODES => self.tiles::<I, $bits, CODES>(isa),
+                    SCALED_CODES if I::SCALED => self.tiles::<I, $bits, SCALED_CODES>(isa),
+                    SCALED if I::SCALED => self.tiles::<I, $bits, SCALED>(isa),
                     _ => self.tiles::<I, $bits, SHARED>(isa),
                 }
             };
         }
-        by_bits!(self.weights.w.bits(), tiles);
+        match (self.weights.kind, self.weights.w.bits()) {
+            (FLOAT, 4) => return self.tiles::<I, 4, FLOAT>(isa),
+            (FLOAT_EXACT, 4) => return self.tiles::<I, 4, FLOAT_EXACT>(isa),
+            (FLOAT_BF16_USUAL, 4) => return self.tiles::<I, 4, FLOAT_BF16_USUAL>(isa),
+            (_, bits) => by_bits!(bits, tiles),
+        }
         match self.weights.kind {
             FLOAT => self.finish::<I, FLOAT>(isa),
             FLOAT_EXACT => self.finish::<I, FLOAT_EXACT>(isa),
@@ -37,6 +46,12 @@ impl<I: Isa> Block<I> for Expand<'_> {
             FLOAT_BF16 => self.finish::<I, FLOAT_BF16>(isa),
             FLOAT_BF16_USUAL => self.finish::<I, FLOAT_BF16_USUAL>(isa),
             _ => {}
+        }
+        if self.weights.mode == FloatMode::Grouped {
+            for (part, scale) in self.parts.iter().zip(self.scales) {
+                let at = self.panel * self.weights.w.groups.count + part.group;
+                isa.store(self.weights.scale(isa, at), scale);
+            }
         }
     }
 }
@@ -80,7 +95,7 @@ impl Expand<'_> {
     }
 }
 
-/// `acc += s · Σ x · w` for each part, w floats.
+/// `acc += s · Σ x · w` for each chain, w floats.
 pub struct FloatDot<'a, const MR: usize, const NR: usize> {
     /// `[k][row]`.
     pub x: &'a [f32],
@@ -88,51 +103,49 @@ pub struct FloatDot<'a, const MR: usize, const NR: usize> {
     pub w: &'a [Lanes<f32>],
     /// From one panel to the next.
     pub stride: usize,
-    pub parts: &'a [Part],
-    pub weights: &'a FloatWeights<'a>,
-    /// The first panel.
-    pub panel: usize,
-    /// Lines of codes that are read next, in the same order.
+    /// Tiles of each chain.
+    pub chains: &'a [usize],
+    /// `[panel][chain]`.
+    pub scales: &'a [Lanes<f32>],
+    /// Lines of codes of each panel that are read next.
     pub ahead: [&'a [Line]; NR],
-    pub acc: Tile<'a, f32>,
+    /// Whether nothing was added to `acc` yet.
+    pub first: bool,
+    /// `[panel][row]`.
+    pub acc: [&'a mut [Lanes<f32>; MR]; NR],
 }
 
-/// Lines ahead of the codes in use that [`FewRows`] asks for.
-const DISTANCE: usize = 16;
-/// Groups ahead of the one in use whose scales it asks for.
-const AHEAD: usize = 4;
-/// k between two looks at the lines that are read next.
-const STEP: usize = 8;
+/// k between two ends of the inner loop.
+const STEP: usize = 4;
 
 impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FloatDot<'_, MR, NR> {
     #[inline(always)]
     fn run(self, isa: I) {
-        let (x, _) = self.x.as_chunks::<MR>();
-        let (x, _) = x.as_chunks::<STEP>();
-        let groups = self.weights.w.groups.count;
-        let lines = self.ahead[0].len().div_ceil(x.len()).max(1);
-        let mut from = 0;
-        for part in self.parts {
-            let steps = part.tiles.len() * TILE / STEP;
-            let mut w: [&[[Lanes<f32>; STEP]]; NR] = [&[]; NR];
-            for j in 0..NR {
-                w[j] = &self.w[j * self.stride..].as_chunks::<STEP>().0[from..from + steps];
+        let (mut x, _) = self.x.as_chunks::<MR>().0.as_chunks::<STEP>();
+        let mut w: [&[[Lanes<f32>; STEP]]; NR] = [&[]; NR];
+        for j in 0..NR {
+            w[j] = self.w[j * self.stride..][..self.stride].as_chunks().0;
+            for line in self.ahead[j] {
+                isa.prefetch(line, true);
             }
-            let x = &x[from..from + steps];
+            for acc in self.acc[j].iter_mut().filter(|_| self.first) {
+                isa.store(isa.splat(0.0), acc);
+            }
+        }
+        for (chain, tiles) in self.chains.iter().enumerate() {
+            let steps = tiles * (TILE / STEP);
+            let (xs, ws);
+            (xs, x) = x.split_at(steps);
+            (ws, w) = split(w, steps);
             let mut sums = [[isa.splat(0.0); NR]; MR];
             for step in 0..steps {
-                for j in 0..NR {
-                    for line in self.ahead[j].iter().skip((from + step) * lines).take(lines) {
-                        isa.prefetch(line, true);
-                    }
-                }
                 for k in 0..STEP {
-                    let mut floats = [isa.load(&w[0][step][k]); NR];
+                    let mut floats = [isa.load(&ws[0][step][k]); NR];
                     for j in 1..NR {
-                        floats[j] = isa.load(&w[j][step][k]);
+                        floats[j] = isa.load(&ws[j][step][k]);
                     }
                     for r in 0..MR {
-                        let x = isa.splat(x[step][k][r]);
+                        let x = isa.splat(xs[step][k][r]);
                         for j in 0..NR {
                             sums[r][j] = isa.mul_add(floats[j], x, sums[r][j]);
                         }
@@ -140,22 +153,33 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FloatDot<'_, MR, NR>
                 }
             }
             for j in 0..NR {
-                let scale = match self.weights.mode {
-                    FloatMode::Grouped => self.weights.scale(isa, (self.panel + j) * groups + part.group),
-                    _ => isa.splat(1.0),
-                };
+                let scale = isa.load(&self.scales[j * self.chains.len() + chain]);
                 for r in 0..MR {
-                    let acc = &mut self.acc.lanes[r * self.acc.stride + j];
+                    let acc = &mut self.acc[j][r];
                     isa.store(isa.mul_add(sums[r][j], scale, isa.load(acc)), acc);
                 }
             }
-            from += steps;
         }
     }
 }
 
-/// `acc = Σ over all parts of s · Σ x · w`, codes made floats in registers.
-pub struct FewRows<'a, const MR: usize, const NR: usize> {
+/// The first `steps` of each panel, and the others.
+#[inline(always)]
+fn split<T, const NR: usize>(all: [&[T]; NR], steps: usize) -> ([&[T]; NR], [&[T]; NR]) {
+    let (mut first, mut rest): ([&[T]; NR], [&[T]; NR]) = ([&[]; NR], [&[]; NR]);
+    for j in 0..NR {
+        (first[j], rest[j]) = all[j].split_at(steps);
+    }
+    (first, rest)
+}
+
+/// Lines ahead of the codes in use that [`FewRows`] asks for.
+const DISTANCE: usize = 16;
+/// Groups ahead of the one in use whose scales it asks for.
+const AHEAD: usize = 4;
+
+/// `acc = Σ over all chains of s · Σ x · w`, codes made floats in registers.
+pub struct FewRows<'a, const MR: usize, const NR: usize, const BITS: usize, const KIND: u8> {
     /// `[k][row]`.
     pub x: &'a [f32],
     pub parts: &'a [Part],
@@ -168,47 +192,67 @@ pub struct FewRows<'a, const MR: usize, const NR: usize> {
 
 /// Rows that a block of [`FewRows`] has for so many, where there is one: each packed line is read once.
 pub fn few_rows<I: Isa>(weights: &FloatWeights, rows: usize) -> Option<usize> {
-    if I::ONE_ROW == 0 {
+    if I::ONE_ROW == 0 || I::SCALED && weights.kind >= FLOAT && !weights.is_high() {
         return None;
     }
     let most = match (weights.kind, weights.w.bits()) {
-        (SHARED | CODES, 4 | 8) => 4,
-        (SHARED | CODES, _) => 1,
+        (SHARED | CODES | SCALED | SCALED_CODES, 4 | 8) => 4,
+        (SHARED | CODES | SCALED | SCALED_CODES, _) => 1,
         (FLOAT | FLOAT_EXACT | FLOAT_BF16_USUAL, 4) => 2,
         _ => 0,
     };
     (rows <= most).then(|| rows.next_power_of_two())
 }
 
-impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FewRows<'_, MR, NR> {
-    #[inline(always)]
-    fn run(self, isa: I) {
-        macro_rules! tiles {
+/// Calls `$call!(BITS, KIND)` for the block of [`FewRows`] that serves `$weights` with `$mr` rows.
+macro_rules! by_format {
+    ($isa:ty, $mr:literal, $weights:expr, $call:ident) => {{
+        macro_rules! one_row {
             ($bits:literal) => {
-                match self.weights.kind {
-                    CODES => self.tiles::<I, $bits, CODES>(isa),
-                    _ => self.tiles::<I, $bits, SHARED>(isa),
+                match $weights.kind {
+                    CODES => $call!($bits, CODES),
+                    SCALED if <$isa>::SCALED => $call!($bits, SCALED),
+                    SCALED_CODES if <$isa>::SCALED => $call!($bits, SCALED_CODES),
+                    _ => $call!($bits, SHARED),
                 }
             };
         }
-        match (self.weights.kind, self.weights.w.bits()) {
-            (SHARED, 4) => self.tiles::<I, 4, SHARED>(isa),
-            (SHARED, 8) => self.tiles::<I, 8, SHARED>(isa),
-            (CODES, 4) => self.tiles::<I, 4, CODES>(isa),
-            (CODES, 8) => self.tiles::<I, 8, CODES>(isa),
-            (FLOAT, 4) if MR < 4 => self.tiles::<I, 4, FLOAT>(isa),
-            (FLOAT_EXACT, 4) if MR < 4 => self.tiles::<I, 4, FLOAT_EXACT>(isa),
-            (FLOAT_BF16_USUAL, 4) if MR < 4 => self.tiles::<I, 4, FLOAT_BF16_USUAL>(isa),
-            (SHARED | CODES, bits) if MR == 1 => by_bits!(bits, tiles),
-            (kind, bits) => unreachable!("no block of {MR} rows for kind {kind} and {bits} bits"),
+        match ($weights.kind, $weights.w.bits()) {
+            (FLOAT, 4) if $mr < 4 => $call!(4, FLOAT),
+            (FLOAT_EXACT, 4) if $mr < 4 => $call!(4, FLOAT_EXACT),
+            (FLOAT_BF16_USUAL, 4) if $mr < 4 => $call!(4, FLOAT_BF16_USUAL),
+            (SHARED | CODES | SCALED | SCALED_CODES, 4) => one_row!(4),
+            (SHARED | CODES | SCALED | SCALED_CODES, 8) => one_row!(8),
+            (SHARED | CODES | SCALED | SCALED_CODES, bits) if $mr == 1 => by_bits!(bits, one_row),
+            (kind, bits) => unreachable!("no block of {} rows for kind {kind} and {bits} bits", $mr),
         }
-    }
+    }};
+}
+pub(super) use by_format;
+
+/// What a block needs of a panel and group.
+#[derive(Clone, Copy)]
+enum Ready<I: Isa> {
+    Low(Prepared<I::F32>),
+    High(PreparedHigh<I>),
 }
 
-impl<const MR: usize, const NR: usize> FewRows<'_, MR, NR> {
+impl<I: Isa, const MR: usize, const NR: usize, const BITS: usize, const KIND: u8> Block<I>
+    for FewRows<'_, MR, NR, BITS, KIND>
+{
     #[inline(always)]
-    fn tiles<I: Isa, const BITS: usize, const KIND: u8>(self, isa: I) {
+    fn run(self, isa: I) {
         let w = self.weights.w;
+        let high = I::SCALED && KIND >= FLOAT;
+        let zero = if high { Some(self.weights.high_zero(isa)) } else { None };
+        macro_rules! ready {
+            ($at:expr) => {
+                match zero {
+                    Some(zero) => Ready::High(self.weights.prepare_high::<I, KIND>(isa, $at, zero)),
+                    None => Ready::Low(self.weights.prepare::<I, KIND>(isa, BITS, $at)),
+                }
+            };
+        }
         let (x, _) = self.x.as_chunks::<MR>();
         let (x, _) = x.as_chunks::<TILE>();
         let total = w.groups.total_tiles;
@@ -220,6 +264,7 @@ impl<const MR: usize, const NR: usize> FewRows<'_, MR, NR> {
         let distance = DISTANCE.div_ceil(BITS).max(1).min(total);
         let x = &x[..total];
         let mut acc = [[isa.splat(0.0); NR]; MR];
+        let mut sums = [[isa.splat(0.0); NR]; MR];
         for part in self.parts {
             let next = part.group + AHEAD;
             let next = next
@@ -231,14 +276,10 @@ impl<const MR: usize, const NR: usize> FewRows<'_, MR, NR> {
             for j in 0..NR {
                 self.weights.fetch_one(isa, (self.panel + j) * w.groups.count + next);
             }
-            let mut prepared =
-                [self.weights
-                    .prepare::<I, KIND>(isa, BITS, self.panel * w.groups.count + part.group); NR];
+            let mut prepared = [ready!(self.panel * w.groups.count + part.group); NR];
             for j in 1..NR {
-                let at = (self.panel + j) * w.groups.count + part.group;
-                prepared[j] = self.weights.prepare::<I, KIND>(isa, BITS, at);
+                prepared[j] = ready!((self.panel + j) * w.groups.count + part.group);
             }
-            let mut sums = [[isa.splat(0.0); NR]; MR];
             for t in part.tiles.clone() {
                 let x = &x[t];
                 for j in 0..NR {
@@ -253,7 +294,10 @@ impl<const MR: usize, const NR: usize> FewRows<'_, MR, NR> {
                 macro_rules! quad {
                     ($q:literal) => {
                         for j in 0..NR {
-                            let floats = prepared[j].floats::<I, BITS, $q, KIND>(isa, &tiles[j][t]);
+                            let floats = match &prepared[j] {
+                                Ready::High(ready) => ready.floats::<BITS, $q, KIND>(isa, &tiles[j][t]),
+                                Ready::Low(ready) => ready.floats::<I, BITS, $q, KIND>(isa, &tiles[j][t]),
+                            };
                             for i in 0..4 {
                                 for r in 0..MR {
                                     sums[r][j] = isa.mul_add(floats[i], isa.splat(x[$q * 4 + i][r]), sums[r][j]);
@@ -264,13 +308,19 @@ impl<const MR: usize, const NR: usize> FewRows<'_, MR, NR> {
                 }
                 each_quad!(quad);
             }
+            if !part.ends {
+                continue;
+            }
             for j in 0..NR {
                 let scale = match self.weights.mode {
-                    FloatMode::Grouped => self.weights.scale(isa, (self.panel + j) * w.groups.count + part.group),
+                    FloatMode::Grouped if KIND <= CODES => {
+                        self.weights.scale(isa, (self.panel + j) * w.groups.count + part.group)
+                    }
                     _ => isa.splat(1.0),
                 };
                 for r in 0..MR {
                     acc[r][j] = isa.mul_add(sums[r][j], scale, acc[r][j]);
+                    sums[r][j] = isa.splat(0.0);
                 }
             }
         }

@@ -1,34 +1,35 @@
 //! `y = x · Wᵀ + bias` with float activations: blocking and threads.
 //!
 //! Few rows: codes become floats in registers, every packed byte is read once. More rows: a thread takes some panels and rows at a time, and
-//! expands a chunk of K to floats in the first-level cache, once for all of its rows.
+//! expands a chunk of K to floats in a near cache, once for all of its rows.
 
-use super::blocks::Tile;
 use super::float::pack_floats;
-use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, few_rows};
-use super::float_finish::FinishFloat;
+use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, by_format, few_rows};
+use super::float_finish::{FinishFloat, PANELS};
 use super::float_lookup::{self, LOOKUPS, Lookup, Sums, looks_up};
-use super::float_weights::{FloatMode, FloatWeights, Part, parts};
+use super::float_weights::{
+    CODES, FLOAT, FLOAT_BF16_USUAL, FLOAT_EXACT, FloatMode, FloatWeights, Part, SCALED, SCALED_CODES, SHARED, chain,
+    parts,
+};
 use super::isa::Isa;
-use super::layout::{CHANNELS, Lanes, Line, TILE};
+use super::layout::{CHANNELS, Lanes, Line, TILE, by_bits};
 use super::linear::{FORK_NS, Linear, Piece, pieces};
 use super::weight::CpuWeight;
 use crate::dtype::FloatDtype;
 use core::ops::Range;
 use rayon::prelude::*;
 
-/// Panels that share the activations of a chunk in a second-level cache.
-const PANELS: usize = 8;
-/// Rows whose accumulators a thread keeps.
-const ROWS: usize = 256;
 /// Panels that share the looked up sums of a block of rows.
 const LOOKUP_PANELS: usize = 32;
-/// Most tiles of a chunk, whose floats fill a first-level cache.
-const CHUNK: usize = 4;
+/// Rows whose sums a thread keeps, and whose activations of a chunk a second-level cache does.
+const fn rows_at_once<I: Isa>() -> usize {
+    if I::WIDE { 256 } else { 144 }
+}
+
 /// The operation for a weight without a treatment of activations.
 pub fn float_linear<I: Isa>(isa: I, call: Linear) {
     let w = call.weight;
-    let weights = FloatWeights::new(w, call.dtype);
+    let weights = FloatWeights::new::<I>(w, call.dtype);
     let lookup = looks_up::<I>(&weights);
     let few = few_rows::<I>(&weights, call.rows).filter(|_| !lookup);
     let blocks = match few {
@@ -37,7 +38,7 @@ pub fn float_linear<I: Isa>(isa: I, call: Linear) {
         None => row_blocks(call.rows, most_rows::<I>()),
     };
     let (x, bad) = pack_floats(isa, call.x, &w.groups, &blocks);
-    let parts = parts(&w.groups);
+    let parts = parts::<I>(&weights);
     let mut product = FloatProduct {
         isa,
         weights: &weights,
@@ -46,7 +47,7 @@ pub fn float_linear<I: Isa>(isa: I, call: Linear) {
         bad: &bad,
         blocks: &blocks,
         parts: &parts,
-        chunks: chunks(&parts, CHUNK),
+        chunks: chunks(&parts, chain::<I>()),
         dtype: call.dtype,
         bias: call.bias,
     };
@@ -78,17 +79,6 @@ fn estimated_ns(w: &CpuWeight, rows: usize, wide: bool) -> usize {
     codes / codes_per_ns + rows * codes / products_per_ns
 }
 
-/// Asks for the outputs of some rows by some panels.
-fn fetch_outputs<I: Isa>(isa: I, piece: &Piece, panels: &Range<usize>, rows: &Range<usize>) {
-    let columns = (panels.start - piece.panels.start) * CHANNELS..(panels.end - piece.panels.start) * CHANNELS;
-    for row in piece.rows.iter().take(rows.end).skip(rows.start) {
-        let row = &row[columns.start..columns.end.min(row.len())];
-        for at in row.iter().step_by(CHANNELS).chain(row.last()) {
-            isa.prefetch(at, false);
-        }
-    }
-}
-
 /// Rows of the largest block.
 const fn most_rows<I: Isa>() -> usize {
     if I::WIDE { 12 } else { 6 }
@@ -101,14 +91,33 @@ fn row_blocks(rows: usize, most: usize) -> Vec<(usize, usize)> {
     (0..count).map(|i| (cut(i), cut(i + 1) - cut(i))).collect()
 }
 
-/// Parts in chunks of at most `most` tiles, where a part is not longer.
-fn chunks(parts: &[Part], most: usize) -> Vec<Range<usize>> {
-    let mut out: Vec<Range<usize>> = Vec::new();
-    for (i, part) in parts.iter().enumerate() {
+/// Some whole chains of K.
+struct Chunk {
+    parts: Range<usize>,
+    tiles: Range<usize>,
+    /// Tiles of each chain.
+    chains: Vec<usize>,
+}
+
+/// Chains in chunks of at most `most` tiles, where a chain is not longer.
+fn chunks(parts: &[Part], most: usize) -> Vec<Chunk> {
+    let mut out: Vec<Chunk> = Vec::new();
+    let mut start = 0;
+    for end in (1..=parts.len()).filter(|end| parts[end - 1].ends) {
+        let tiles = parts[start].tiles.start..parts[end - 1].tiles.end;
         match out.last_mut() {
-            Some(chunk) if part.tiles.end - parts[chunk.start].tiles.start <= most => chunk.end = i + 1,
-            _ => out.push(i..i + 1),
+            Some(chunk) if tiles.end - chunk.tiles.start <= most => {
+                chunk.parts.end = end;
+                chunk.tiles.end = tiles.end;
+                chunk.chains.push(tiles.len());
+            }
+            _ => out.push(Chunk {
+                parts: start..end,
+                chains: vec![tiles.len()],
+                tiles,
+            }),
         }
+        start = end;
     }
     out
 }
@@ -126,8 +135,7 @@ struct FloatProduct<'a, I: Isa> {
     /// First row and number of rows.
     blocks: &'a [(usize, usize)],
     parts: &'a [Part],
-    /// Parts of each chunk.
-    chunks: Vec<Range<usize>>,
+    chunks: Vec<Chunk>,
     dtype: FloatDtype,
     bias: Option<&'a [f32]>,
 }
@@ -150,14 +158,19 @@ impl<I: Isa> FloatProduct<'_, I> {
                 let whole = piece.panels.len() / $nr * $nr;
                 for panel in piece.panels.clone().step_by($nr).take(whole / $nr) {
                     let mut acc = [[EMPTY; $nr]; $mr];
-                    self.isa.enter(FewRows::<$mr, $nr> {
-                        x: self.x,
-                        parts: self.parts,
-                        weights: self.weights,
-                        panel,
-                        acc: &mut acc,
-                    });
-                    self.finish(piece, panel..panel + $nr, 0..$mr, acc.as_flattened(), $nr);
+                    macro_rules! block {
+                        ($bits:literal, $kind:ident) => {
+                            self.isa.enter(FewRows::<$mr, $nr, $bits, $kind> {
+                                x: self.x,
+                                parts: self.parts,
+                                weights: self.weights,
+                                panel,
+                                acc: &mut acc,
+                            })
+                        };
+                    }
+                    by_format!(I, $mr, self.weights, block);
+                    self.finish(piece, panel..panel + $nr, 0..$mr, acc.as_flattened(), ($nr, 1));
                 }
                 whole
             }};
@@ -223,7 +236,13 @@ impl<I: Isa> FloatProduct<'_, I> {
                             acc: &mut acc,
                         });
                         let rows = *first..first + $mr;
-                        self.finish(piece, $panel..$panel + $nr, rows, acc.as_flattened(), $nr);
+                        self.finish(
+                            piece,
+                            $panel..$panel + $nr,
+                            rows,
+                            acc.as_flattened(),
+                            ($nr, 1),
+                        );
                     }};
                 }
                 macro_rules! panels {
@@ -248,13 +267,9 @@ impl<I: Isa> FloatProduct<'_, I> {
         if all.is_empty() {
             return;
         }
-        let rows = self.bad.len().min(ROWS);
-        let longest = self
-            .chunks
-            .iter()
-            .map(|chunk| self.tiles(chunk).len())
-            .max()
-            .unwrap_or(0);
+        let rows = self.bad.len().min(rows_at_once::<I>());
+        let largest = |size: fn(&Chunk) -> usize| self.chunks.iter().map(size).max().unwrap_or(0);
+        let (longest, most) = (largest(|chunk| chunk.tiles.len()), largest(|chunk| chunk.chains.len()));
         let nr = match (I::WIDE, self.blocks[0].1) {
             (false, 1) => 4,
             (false, 2) => 2,
@@ -262,8 +277,11 @@ impl<I: Isa> FloatProduct<'_, I> {
             (true, 1..4) => 4,
             (true, _) => 2,
         };
-        let mut floats = vec![EMPTY; longest * TILE * nr];
-        let mut acc = vec![EMPTY; rows * PANELS];
+        let mut scratch = Scratch {
+            floats: vec![EMPTY; longest * TILE * nr],
+            scales: vec![Lanes([1.0; CHANNELS]); most * nr],
+            acc: vec![EMPTY; rows * PANELS],
+        };
         for first in all.clone().step_by(PANELS) {
             let panels = first..(first + PANELS).min(all.end);
             let mut from = 0;
@@ -271,22 +289,17 @@ impl<I: Isa> FloatProduct<'_, I> {
                 let start = self.blocks[from].0;
                 let count = self.blocks[from..]
                     .iter()
-                    .take_while(|b| b.0 + b.1 <= start + ROWS)
+                    .take_while(|b| b.0 + b.1 <= start + rows_at_once::<I>())
                     .count();
                 let blocks = &self.blocks[from..from + count];
                 let rows = start..blocks[count - 1].0 + blocks[count - 1].1;
-                let acc = &mut acc[..rows.len() * PANELS];
-                acc.fill(EMPTY);
                 for chunk in 0..self.chunks.len() {
                     for panel in panels.clone().step_by(nr) {
                         let some = panel..(panel + nr).min(panels.end);
-                        if chunk + 1 == self.chunks.len() {
-                            fetch_outputs(self.isa, piece, &some, &rows);
-                        }
-                        self.chunk(chunk, some, &panels, blocks, &mut floats, acc);
+                        self.chunk(chunk, some, &panels, blocks, &mut scratch);
                     }
                 }
-                self.finish(piece, panels.clone(), rows, acc, PANELS);
+                self.finish(piece, panels.clone(), rows.clone(), &scratch.acc, (1, rows.len()));
                 from += count;
             }
         }
@@ -295,60 +308,63 @@ impl<I: Isa> FloatProduct<'_, I> {
     /// One chunk of K: `panels` of `all` by `blocks`.
     fn chunk(
         &self,
-        chunk: usize,
+        at: usize,
         panels: Range<usize>,
         all: &Range<usize>,
         blocks: &[(usize, usize)],
-        floats: &mut [Lanes<f32>],
-        acc: &mut [Lanes<f32>],
+        scratch: &mut Scratch,
     ) {
-        let parts = &self.parts[self.chunks[chunk].clone()];
-        let tiles = self.tiles(&self.chunks[chunk]);
-        let stride = tiles.len() * TILE;
+        let chunk = &self.chunks[at];
+        let parts = &self.parts[chunk.parts.clone()];
+        let (stride, chains) = (chunk.tiles.len() * TILE, chunk.chains.len());
         let mut ahead: [&[Line]; 4] = [&[]; 4];
-        for (j, out) in floats.chunks_exact_mut(stride).take(panels.len()).enumerate() {
+        let expanded = scratch.floats.chunks_exact_mut(stride);
+        let expanded = expanded.zip(scratch.scales.chunks_exact_mut(chains));
+        for (j, (out, scales)) in expanded.take(panels.len()).enumerate() {
             let panel = panels.start + j;
             self.isa.enter(Expand {
                 weights: self.weights,
                 panel,
                 parts,
                 out,
+                scales,
             });
             // The next panels of the chunk, or the first panels of the next one.
-            let (panel, chunk) = match panel + panels.len() {
-                next if next < all.end => (next, chunk),
-                _ if chunk + 1 < self.chunks.len() => (all.start + j, chunk + 1),
+            let (panel, next) = match panel + panels.len() {
+                next if next < all.end => (next, at),
+                _ if at + 1 < self.chunks.len() => (all.start + j, at + 1),
                 _ => (all.end + j, 0),
             };
-            ahead[j] = self.lines(panel, chunk);
+            let next = &self.chunks[next];
+            ahead[j] = self.lines(panel, next);
             if self.weights.mode != FloatMode::Plain {
-                let parts = &self.parts[self.chunks[chunk].clone()];
+                let parts = &self.parts[next.parts.clone()];
                 let groups = parts[0].group..parts[parts.len() - 1].group + 1;
                 self.weights.fetch(self.isa, panel, groups);
             }
         }
         let (start, padded) = (blocks[0].0, self.weights.w.groups.padded_k());
-        for (i, (first, rows)) in blocks.iter().enumerate() {
-            let share = |lines: &[Line]| {
-                let cut = |i| i * lines.len() / blocks.len();
-                cut(i)..cut(i + 1)
-            };
-            let x = &self.x[first * padded + tiles.start * TILE * rows..][..stride * rows];
-            let lanes = &mut acc[(first - start) * PANELS + panels.start - all.start..];
+        let last = blocks[blocks.len() - 1];
+        let rows_of_all = last.0 + last.1 - start;
+        let acc = &mut scratch.acc[(panels.start - all.start) * rows_of_all..][..panels.len() * rows_of_all];
+        let share = ahead[0].len().div_ceil(blocks.len());
+        for (first, rows) in blocks {
+            let mut next: [&[Line]; 4] = [&[]; 4];
+            for (next, ahead) in next.iter_mut().zip(&mut ahead) {
+                (*next, *ahead) = ahead.split_at(share.min(ahead.len()));
+            }
+            let x = &self.x[first * padded + chunk.tiles.start * TILE * rows..][..stride * rows];
             macro_rules! dot {
                 ($mr:literal, $nr:literal) => {
                     self.isa.enter(FloatDot::<$mr, $nr> {
                         x,
-                        w: floats,
+                        w: &scratch.floats,
                         stride,
-                        parts,
-                        weights: self.weights,
-                        panel: panels.start,
-                        ahead: core::array::from_fn(|j| &ahead[j][share(ahead[j])]),
-                        acc: Tile {
-                            lanes,
-                            stride: PANELS,
-                        },
+                        chains: &chunk.chains,
+                        scales: &scratch.scales,
+                        ahead: core::array::from_fn(|j| next[j]),
+                        first: at == 0,
+                        acc: block_of(acc, rows_of_all, first - start),
                     })
                 };
             }
@@ -390,7 +406,14 @@ impl<I: Isa> FloatProduct<'_, I> {
         }
     }
 
-    fn finish(&self, piece: &mut Piece, panels: Range<usize>, rows: Range<usize>, acc: &[Lanes<f32>], stride: usize) {
+    fn finish(
+        &self,
+        piece: &mut Piece,
+        panels: Range<usize>,
+        rows: Range<usize>,
+        acc: &[Lanes<f32>],
+        strides: (usize, usize),
+    ) {
         let rows = rows.start..rows.end.min(piece.rows.len());
         self.isa.enter(FinishFloat {
             weights: self.weights,
@@ -401,21 +424,41 @@ impl<I: Isa> FloatProduct<'_, I> {
             first: piece.panels.start,
             rows,
             acc,
-            stride,
+            strides,
             out: &mut piece.rows,
         });
     }
 
-    fn tiles(&self, chunk: &Range<usize>) -> Range<usize> {
-        self.parts[chunk.start].tiles.start..self.parts[chunk.end - 1].tiles.end
-    }
-
     /// The lines of a chunk of a panel; none where there is no such panel.
-    fn lines(&self, panel: usize, chunk: usize) -> &[Line] {
+    fn lines(&self, panel: usize, chunk: &Chunk) -> &[Line] {
         if panel >= self.weights.w.panels() {
             return &[];
         }
-        let (tiles, bits) = (self.tiles(&self.chunks[chunk]), self.weights.w.bits() as usize);
-        &self.weights.w.panel(panel)[tiles.start * bits..tiles.end * bits]
+        let bits = self.weights.w.bits() as usize;
+        &self.weights.w.panel(panel)[chunk.tiles.start * bits..chunk.tiles.end * bits]
     }
+}
+
+/// What a thread expands a chunk into, and its sums.
+struct Scratch {
+    /// `[panel][k]`.
+    floats: Vec<Lanes<f32>>,
+    /// `[panel][chain]`.
+    scales: Vec<Lanes<f32>>,
+    /// `[panel][row]`.
+    acc: Vec<Lanes<f32>>,
+}
+
+/// The sums of the rows from `first` on, in each of `NR` panels of `rows` rows.
+fn block_of<const MR: usize, const NR: usize>(
+    acc: &mut [Lanes<f32>],
+    rows: usize,
+    first: usize,
+) -> [&mut [Lanes<f32>; MR]; NR] {
+    let mut rest = acc;
+    core::array::from_fn(|_| {
+        let (panel, next) = core::mem::take(&mut rest).split_at_mut(rows);
+        rest = next;
+        panel[first..].first_chunk_mut().expect("the rows of the block")
+    })
 }

@@ -1,35 +1,49 @@
 //! The weight of a product with float activations: how its codes become floats, and where K is cut.
 
 use super::isa::{Decoder, Isa};
-use super::layout::{Groups, Line};
+use super::layout::{CHANNELS, Line};
 use super::values::fetch;
 use super::weight::{CpuWeight, Zeros};
 use crate::dtype::FloatDtype;
 use core::ops::Range;
 
-/// Most tiles of a part.
-const PART: usize = 4;
+/// Most tiles of a chain of sums. With 16 registers, its end costs as much as the products of some k: chains are longer.
+pub const fn chain<I: Isa>() -> usize {
+    if I::WIDE { 4 } else { 16 }
+}
 
-/// Some tiles of K inside one group: the longest chain of sums.
+/// Some tiles of K inside one group.
 ///
-/// `y = ((0 + s · Σ part 0) + s · Σ part 1) + …`, each Σ a chain of fused products in K order from 0, s the scale of the part's group or 1
-/// where scales come before or after. Parts depend on the weight alone, so a row depends on nothing but itself.
+/// `y = ((0 + s · Σ chain 0) + s · Σ chain 1) + …`, each Σ fused products in K order from 0, s the scale of the group or 1 where scales come
+/// before or after. A chain is one part, but of several where each weight is scaled before it is multiplied. Chains depend on the weight
+/// alone, so a row depends on nothing but itself.
 pub struct Part {
     pub tiles: Range<usize>,
     pub group: usize,
+    /// Whether it is the last of its chain.
+    pub ends: bool,
 }
 
 /// K in parts.
-pub fn parts(groups: &Groups) -> Vec<Part> {
-    let mut out = Vec::new();
+pub fn parts<I: Isa>(weights: &FloatWeights) -> Vec<Part> {
+    let groups = &weights.w.groups;
+    let mut out: Vec<Part> = Vec::new();
+    let (most, mut length) = (chain::<I>(), 0);
     for group in 0..groups.count {
         let tiles = groups.tiles(group);
-        let count = tiles.len().div_ceil(PART);
+        let count = tiles.len().div_ceil(most);
         for i in 0..count {
             let cut = |i| tiles.start + i * tiles.len() / count;
+            let tiles = cut(i)..cut(i + 1);
+            let goes_on = weights.scales_first() && length + tiles.len() <= most;
+            if let Some(last) = out.last_mut() {
+                last.ends = !goes_on;
+            }
+            length = if goes_on { length } else { 0 } + tiles.len();
             out.push(Part {
-                tiles: cut(i)..cut(i + 1),
+                tiles,
                 group,
+                ends: true,
             });
         }
     }
@@ -43,6 +57,8 @@ pub enum FloatMode {
     Plain,
     /// `code − zero`; the scale comes with the sum of each part.
     Grouped,
+    /// `(code − zero) · scale` in f32.
+    Scaled,
     /// `(code − mid) · scale + value`, each step rounded to the activation's dtype.
     FloatZero,
 }
@@ -63,6 +79,11 @@ pub const FLOAT_BF16_USUAL: u8 = 5;
 /// [`FLOAT`] with scales of 16 bits and usual values: the product is exact, so that one rounding is that of both steps.
 pub const FLOAT_EXACT: u8 = 6;
 
+/// `(code − zero) · scale` in f32, zero the same for all.
+pub const SCALED: u8 = 7;
+/// The same, zero of each channel and group.
+pub const SCALED_CODES: u8 = 8;
+
 /// A weight as products with activations of one dtype read it.
 #[derive(Clone, Copy)]
 pub struct FloatWeights<'a> {
@@ -80,8 +101,37 @@ pub struct Prepared<F> {
     value: F,
 }
 
+/// What weights that are scaled one by one need of one panel and group.
+#[derive(Clone, Copy)]
+pub struct PreparedHigh<I: Isa> {
+    zero: I::Bytes,
+    /// Over 2^24.
+    scale: I::F32,
+    value: I::F32,
+}
+
+impl<I: Isa> PreparedHigh<I> {
+    /// As [`Prepared::floats`], to the bit.
+    #[inline(always)]
+    pub fn floats<const BITS: usize, const Q: usize, const KIND: u8>(
+        &self,
+        isa: I,
+        tile: &[Line; BITS],
+    ) -> [I::F32; 4] {
+        let mut out = isa.decode_high::<BITS, Q>(tile, self.zero);
+        for out in &mut out {
+            *out = match KIND {
+                SCALED | SCALED_CODES => isa.mul(*out, self.scale),
+                _ => value::<I, KIND>(isa, *out, self.scale, self.value),
+            };
+        }
+        out
+    }
+}
+
 impl<'a> FloatWeights<'a> {
-    pub fn new(w: &'a CpuWeight, dtype: FloatDtype) -> Self {
+    /// For activations of `dtype` on the instructions `I`.
+    pub fn new<I: Isa>(w: &'a CpuWeight, dtype: FloatDtype) -> Self {
         let (mode, kind) = match (&w.zero, dtype) {
             (Zeros::Float { .. }, FloatDtype::F32) if w.usual && w.scale.has_16_bits() => {
                 (FloatMode::FloatZero, FLOAT_EXACT)
@@ -90,6 +140,8 @@ impl<'a> FloatWeights<'a> {
             (Zeros::Float { .. }, FloatDtype::F16) => (FloatMode::FloatZero, FLOAT_F16),
             (Zeros::Float { .. }, FloatDtype::BF16) if w.usual => (FloatMode::FloatZero, FLOAT_BF16_USUAL),
             (Zeros::Float { .. }, FloatDtype::BF16) => (FloatMode::FloatZero, FLOAT_BF16),
+            (Zeros::Codes(_), _) if w.groups.count > 1 && I::SCALED => (FloatMode::Scaled, SCALED_CODES),
+            (_, _) if w.groups.count > 1 && I::SCALED => (FloatMode::Scaled, SCALED),
             (zero, _) => {
                 let kind = if matches!(zero, Zeros::Codes(_)) { CODES } else { SHARED };
                 let grouped = w.groups.count > 1;
@@ -97,6 +149,46 @@ impl<'a> FloatWeights<'a> {
             }
         };
         Self { w, mode, kind }
+    }
+
+    /// Whether each weight is scaled before it is multiplied.
+    fn scales_first(&self) -> bool {
+        matches!(self.mode, FloatMode::Scaled | FloatMode::FloatZero)
+    }
+
+    /// Whether [`Isa::decode_high`] serves it: codes less zero points fit a signed byte, and scales over 2^24 stay normal.
+    pub fn is_high(&self) -> bool {
+        let fits = match &self.w.zero {
+            Zeros::None(zero) | Zeros::Same(zero) | Zeros::Float { mid: zero, .. } => *zero == 128,
+            Zeros::Codes(_) => false,
+        };
+        self.w.usual && (fits || self.w.bits() < 8)
+    }
+
+    /// The zero point that all codes share, for [`Isa::decode_high`].
+    #[inline(always)]
+    pub fn high_zero<I: Isa>(&self, isa: I) -> I::Bytes {
+        match &self.w.zero {
+            Zeros::None(zero) | Zeros::Same(zero) | Zeros::Float { mid: zero, .. } => isa.zeros(&[*zero; CHANNELS]),
+            Zeros::Codes(_) => isa.zeros(&[0; CHANNELS]),
+        }
+    }
+
+    /// For [`Isa::decode_high`] at `panel · groups + group`; `zero` is [`FloatWeights::high_zero`].
+    #[inline(always)]
+    pub fn prepare_high<I: Isa, const KIND: u8>(&self, isa: I, at: usize, zero: I::Bytes) -> PreparedHigh<I> {
+        const UNIT: f32 = 1.0 / (1 << 24) as f32;
+        PreparedHigh {
+            zero: match &self.w.zero {
+                Zeros::Codes(zeros) if KIND == SCALED_CODES => isa.zeros(&zeros[at]),
+                _ => zero,
+            },
+            scale: isa.mul(self.scale(isa, at), isa.splat(UNIT)),
+            value: match &self.w.zero {
+                Zeros::Float { value, .. } if KIND < SCALED => value.read(isa, at),
+                _ => isa.splat(0.0),
+            },
+        }
     }
 
     /// Scales at `panel · groups + group`.
@@ -132,19 +224,19 @@ impl<'a> FloatWeights<'a> {
     pub fn prepare<I: Isa, const KIND: u8>(&self, isa: I, bits: usize, at: usize) -> Prepared<I::F32> {
         let zero = isa.splat(0.0);
         match &self.w.zero {
-            Zeros::Codes(zeros) if KIND == CODES => Prepared {
+            Zeros::Codes(zeros) if matches!(KIND, CODES | SCALED_CODES) => Prepared {
                 decoder: isa.channel_decoder(bits, &zeros[at]),
-                scale: zero,
+                scale: if KIND == CODES { zero } else { self.scale(isa, at) },
                 value: zero,
             },
-            Zeros::Float { value, mid } if KIND >= FLOAT => Prepared {
+            Zeros::Float { value, mid } if matches!(KIND, FLOAT..=FLOAT_EXACT) => Prepared {
                 decoder: isa.decoder(bits, *mid as i32),
                 scale: self.scale(isa, at),
                 value: value.read(isa, at),
             },
             shared => Prepared {
-                decoder: isa.decoder(bits, shared.code(at, 0) as i32),
-                scale: zero,
+                decoder: isa.decoder(bits, shared.code(0, 0) as i32),
+                scale: if KIND == SCALED { self.scale(isa, at) } else { zero },
                 value: zero,
             },
         }
@@ -159,10 +251,10 @@ impl<F: Copy> Prepared<F> {
         isa: I,
         tile: &[Line; BITS],
     ) -> [F; 4] {
-        if KIND == CODES {
-            return isa.decode::<BITS, Q, false>(tile, &self.decoder);
-        }
-        let mut out = isa.decode::<BITS, Q, true>(tile, &self.decoder);
+        let mut out = match KIND {
+            CODES | SCALED_CODES => isa.decode::<BITS, Q, false>(tile, &self.decoder),
+            _ => isa.decode::<BITS, Q, true>(tile, &self.decoder),
+        };
         if KIND >= FLOAT {
             for out in &mut out {
                 *out = self.value::<I, KIND>(isa, *out);
@@ -171,24 +263,33 @@ impl<F: Copy> Prepared<F> {
         out
     }
 
-    /// From `code − mid` to `(code − mid) · scale + value`, each step rounded to the activation's dtype.
+    /// From `code − zero` to the weight.
     #[inline(always)]
     pub fn value<I: Isa<F32 = F>, const KIND: u8>(&self, isa: I, code: F) -> F {
-        if KIND == FLOAT_EXACT && I::FUSED {
-            return isa.mul_add(code, self.scale, self.value);
+        match KIND {
+            SCALED | SCALED_CODES => isa.mul(code, self.scale),
+            _ => value::<I, KIND>(isa, code, self.scale, self.value),
         }
-        if KIND == FLOAT_BF16_USUAL {
-            let scaled = round_bf16(isa, isa.mul(code, self.scale));
-            return round_bf16(isa, isa.add(scaled, self.value));
-        }
-        let dtype = match KIND {
-            FLOAT_F16 => FloatDtype::F16,
-            FLOAT_BF16 => FloatDtype::BF16,
-            _ => FloatDtype::F32,
-        };
-        let scaled = isa.round(dtype, isa.mul(code, self.scale));
-        isa.round(dtype, isa.add(scaled, self.value))
     }
+}
+
+/// `code · scale + value`, each step rounded to the activation's dtype.
+#[inline(always)]
+fn value<I: Isa, const KIND: u8>(isa: I, code: I::F32, scale: I::F32, value: I::F32) -> I::F32 {
+    if KIND == FLOAT_EXACT && I::FUSED {
+        return isa.mul_add(code, scale, value);
+    }
+    if KIND == FLOAT_BF16_USUAL {
+        let scaled = round_bf16(isa, isa.mul(code, scale));
+        return round_bf16(isa, isa.add(scaled, value));
+    }
+    let dtype = match KIND {
+        FLOAT_F16 => FloatDtype::F16,
+        FLOAT_BF16 => FloatDtype::BF16,
+        _ => FloatDtype::F32,
+    };
+    let scaled = isa.round(dtype, isa.mul(code, scale));
+    isa.round(dtype, isa.add(scaled, value))
 }
 
 /// As [`Isa::round`] for bf16, of values that are 0 or far from subnormal and infinite ones.
@@ -204,7 +305,7 @@ fn round_bf16<I: Isa>(isa: I, value: I::F32) -> I::F32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::{CHANNELS, Lanes};
+    use super::super::layout::Lanes;
     use super::super::tests::tiers;
     use super::*;
     use crate::kernels::cpu::isa::{Program, run_on};

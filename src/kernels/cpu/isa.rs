@@ -145,6 +145,13 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn load(self, from: &Lanes<f32>) -> Self::F32;
     /// Writes 16 floats.
     fn store(self, value: Self::F32, to: &mut Lanes<f32>);
+    /// Writes 16 floats anywhere.
+    #[inline(always)]
+    fn write(self, value: Self::F32, to: &mut [f32; CHANNELS]) {
+        let mut lanes = Lanes([0.0; CHANNELS]);
+        self.store(value, &mut lanes);
+        *to = lanes.0;
+    }
     /// Rounded sum.
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// Rounded product.
@@ -164,6 +171,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const LOOKUP: bool = false;
     /// Panels whose codes are expanded in registers for one row; 0 where they are not.
     const ONE_ROW: usize = 0;
+
+    /// Whether products with float activations scale each weight of a group rather than sums: chains of sums then go on from group to group.
+    /// Such a tier has [`Isa::zeros`] and [`Isa::decode_high`].
+    const SCALED: bool = false;
 
     /// The instructions of products with float activations.
     fn float(self) -> Self::Float;
@@ -198,6 +209,18 @@ pub trait Isa: Copy + Send + Sync + 'static {
             unpack_quad::<BITS, Q>(tile, &mut quad);
         }
         self.floats(&quad, decoder.zero)
+    }
+    /// Zero points of channels as [`Isa::decode_high`] wants them.
+    fn zeros(self, _zero: &[u8; CHANNELS]) -> Self::Bytes {
+        unreachable!("zero points of tiers that scale each weight")
+    }
+    /// `(code − zero) · 2^24` of each k of quad `Q` of a tile, for differences that a signed byte holds.
+    fn decode_high<const BITS: usize, const Q: usize>(
+        self,
+        _tile: &[Line; BITS],
+        _zero: Self::Bytes,
+    ) -> [Self::F32; 4] {
+        unreachable!("codes of tiers that scale each weight")
     }
     /// Of each channel's 32 bits, the four from `SHIFT` on select a lane of `table`.
     #[inline(always)]

@@ -151,10 +151,11 @@ impl CpuWeight {
             magic: groups.count > 1
                 && groups.size * 255 * (farthest as usize) < 1 << 22
                 && scale.has_16_bits_up_to(MAGIC_SCALE),
-            usual: match &zero {
-                Zeros::Float { value, .. } => scale.are_usual() && value.are_usual(),
-                _ => false,
-            },
+            usual: scale.are_usual()
+                && match &zero {
+                    Zeros::Float { value, .. } => value.are_usual(),
+                    _ => true,
+                },
             dtype: parts.dtype,
             quant_min: parts.quant_min,
             quant_max: parts.quant_max,
