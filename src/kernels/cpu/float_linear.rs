@@ -14,7 +14,6 @@ use super::float_weights::{
 use super::isa::Isa;
 use super::layout::{CHANNELS, Lanes, Line, TILE, by_bits};
 use super::linear::{FORK_NS, Linear, Piece, pieces};
-use super::weight::CpuWeight;
 use crate::dtype::FloatDtype;
 use core::ops::Range;
 use rayon::prelude::*;
@@ -56,7 +55,7 @@ pub fn float_linear<I: Isa>(isa: I, call: Linear) {
         product.fill_sums(0, *rows, &mut sums);
         product.sums = sums;
     }
-    let small = estimated_ns(w, call.rows, I::WIDE) < FORK_NS;
+    let small = estimated_ns::<I>(&weights, call.rows) < FORK_NS;
     let threads = if small { 1 } else { rayon::current_num_threads() };
     let mut pieces = pieces(w, call.rows, threads, call.y);
     let run = |piece: &mut Piece| {
@@ -73,9 +72,13 @@ pub fn float_linear<I: Isa>(isa: I, call: Linear) {
 }
 
 /// What one thread needs, roughly: each code becomes a float once, each row costs its products.
-fn estimated_ns(w: &CpuWeight, rows: usize, wide: bool) -> usize {
-    let (codes_per_ns, products_per_ns) = if wide { (30, 56) } else { (16, 40) };
-    let codes = w.n * w.groups.k;
+fn estimated_ns<I: Isa>(weights: &FloatWeights, rows: usize) -> usize {
+    let (codes_per_ns, products_per_ns) = match weights.mode {
+        _ if I::WIDE => (30, 56),
+        FloatMode::FloatZero | FloatMode::Scaled => (11, 40),
+        _ => (16, 40),
+    };
+    let codes = weights.w.n * weights.w.groups.k;
     codes / codes_per_ns + rows * codes / products_per_ns
 }
 
