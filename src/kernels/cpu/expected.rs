@@ -45,7 +45,7 @@ impl CpuWeight {
                  times, and from {MANY_ROWS} rows on, 0.9 to 1.5 times"
             )),
             (Tier::AvxVnni | Tier::Avx2, false) => Some(format!(
-                "{tier}: from {MANY_ROWS} rows on a weight-only product is about as fast as float, 0.9 to 1.8 times"
+                "{tier}: from {MANY_ROWS} rows on a weight-only product is about as fast as float, 0.8 to 1.8 times"
             )),
             (Tier::Avx2, true) if grouped && self.groups.size <= 32 => Some(format!(
                 "{tier}: from {MANY_ROWS} rows on a product of small groups gains little over float: 1.2 to 2.3 times as fast with 4 bits"
