@@ -7,7 +7,7 @@
 use super::buffer::Buffer;
 use super::grid::Grid;
 use super::mma_halves::{Rule, Sizes, add_group, finish, multiply, no_sums, numbers, of_step};
-use super::ring::{Line, Place, place_of};
+use super::ring::{Line, Place, place_of, replace};
 use super::weight::CubeWeight;
 use cubecl::prelude::*;
 
@@ -22,15 +22,6 @@ fn block_of(place: &Place, step: usize, #[comptime] b: usize, #[comptime] rule: 
         // No less than the plane's first: tilings give every plane a block.
         min(block + place.plane_k * comptime!(shape.share()), place.blocks - 1)
             - place.plane_k * comptime!(shape.share())
-    }
-}
-
-/// The first `count` elements of `from` take the place of those of `into`.
-#[cube]
-fn replace<T: CubePrimitive>(into: &mut Array<T>, from: &Array<T>, #[comptime] count: usize) {
-    #[unroll]
-    for i in 0..count {
-        into[i] = from[i];
     }
 }
 

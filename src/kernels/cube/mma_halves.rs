@@ -386,34 +386,34 @@ pub(super) fn finish<F: Float>(
     if comptime!(tiling.planes_k > 1) {
         let (channels, cube_rows) = comptime!((tiling.cube_channels(), tiling.cube_rows()));
         let shared = exchange(sums, place, tiling);
-        // A unit has a channel of its own, and every few rows of it.
         let units = comptime!(tiling.planes() * 32);
-        let (own, step) = (UNIT_POS as usize, comptime!(units / channels));
-        let channel = first_tile * 16 + own % channels;
-        let of = channel_of::<F>(min(channel, n - 1), scales, bias, rule);
-        let count = comptime!((cube_rows / step).max(1));
+        let all = comptime!(channels * cube_rows);
+        let count = comptime!(all.div_ceil(units));
         let batch = comptime!(count.min(BATCH));
-        // Units beyond the last row have none.
-        let has_rows = comptime!(step <= cube_rows).runtime() || own < comptime!(channels * cube_rows);
-        let own = min(own, comptime!(channels * cube_rows - 1));
         #[unroll]
         for first in 0..comptime!(count.div_ceil(batch)) {
             let mut values = Array::<F>::new(batch);
             #[unroll]
             for i in 0..batch {
-                let at = comptime!((first * batch + i).min(count - 1) * units) + own;
+                let at = min(
+                    comptime!((first * batch + i) * units) + UNIT_POS as usize,
+                    comptime!(all - 1),
+                );
+                let channel = first_tile * 16 + at % channels;
+                let of = channel_of::<F>(min(channel, n - 1), scales, bias, rule);
                 let mut sum = shared[at];
                 #[unroll]
                 for k in 1..comptime!(tiling.planes_k) {
-                    sum += shared[comptime!(k * channels * cube_rows) + at];
+                    sum += shared[comptime!(k * all) + at];
                 }
                 values[i] = output::<F>(sum, &of, sizes, rule);
             }
             #[unroll]
             for i in 0..batch {
-                let at = comptime!(first * batch + i);
-                let row = first_row + at * step + own / channels;
-                if comptime!(at < count).runtime() && has_rows && channel < n && row < sizes.rows as usize {
+                let at = comptime!((first * batch + i) * units) + UNIT_POS as usize;
+                let channel = first_tile * 16 + at % channels;
+                let row = first_row + at / channels;
+                if at < all && channel < n && row < sizes.rows as usize {
                     y[row * n + channel] = values[i];
                 }
             }

@@ -10,7 +10,8 @@ use super::fragments::{BLOCK, TILE, container};
 use super::grid::Grid;
 use super::product_int::is_shifted;
 use super::ring::{
-    Line, NoShapes, Shape, Source, SourceArgs, enter, exchange, leave, place_of, prepare, retyped, start, tile_lines,
+    Line, NoShapes, Place, Shape, Source, SourceArgs, enter, exchange, leave, place_of, prepare, replace, retyped,
+    start, tile_lines,
 };
 use super::select::Tiling;
 use super::weight::CubeWeight;
@@ -117,6 +118,42 @@ fn add_group(
     }
 }
 
+/// Scales of the rows of this lane: 2t and 2t + 1 of each tile of 8.
+#[cube]
+fn scales_of(parameters: &Array<f32>, place: &Place, last_row: usize, #[comptime] rule: Rule) -> Array<Pair<f32>> {
+    let count = comptime!(rule.shape.tiling.rows);
+    let mut found = Array::<Pair<f32>>::new(count);
+    #[unroll]
+    for j in 0..count {
+        let mut pair = Pair::<f32>::new(0.0f32);
+        #[unroll]
+        for e in 0..2usize {
+            let row = place.first_row + place.own_row + comptime!(j * 8) + 2 * (place.lane % 4) + e;
+            pair[e] = parameters[min(row, last_row) * 2];
+        }
+        found[j] = pair;
+    }
+    found
+}
+
+/// Their zero points.
+#[cube]
+fn points_of(parameters: &Array<f32>, place: &Place, last_row: usize, #[comptime] rule: Rule) -> Array<Pair<i32>> {
+    let count = comptime!(rule.shape.tiling.rows);
+    let mut found = Array::<Pair<i32>>::new(count);
+    #[unroll]
+    for j in 0..count {
+        let mut pair = Pair::<i32>::new(0i32);
+        #[unroll]
+        for e in 0..2usize {
+            let row = place.first_row + place.own_row + comptime!(j * 8) + 2 * (place.lane % 4) + e;
+            pair[e] = i32::cast_from(parameters[min(row, last_row) * 2 + 1]);
+        }
+        found[j] = pair;
+    }
+    found
+}
+
 #[cube(launch_unchecked)]
 fn product<F: Float>(
     source: &Source,
@@ -163,22 +200,10 @@ fn product<F: Float>(
         }
     }
     let last_row = sizes.rows as usize - 1;
-    // Rows of this lane: 2t and 2t + 1 of each tile of 8.
-    let mut token_scales = Array::<Pair<f32>>::new(mt);
+    // Zero points of this lane's rows, 2t and 2t + 1 of each tile of 8, where groups need them.
     let mut token_points = Array::<Pair<i32>>::new(mt);
-    #[unroll]
-    for j in 0..mt {
-        let mut scale = Pair::<f32>::new(0.0f32);
-        let mut point = Pair::<i32>::new(0i32);
-        #[unroll]
-        for e in 0..2usize {
-            let row = first_row + own_row + comptime!(j * 8) + 2 * t + e;
-            let row = min(row, last_row);
-            scale[e] = parameters[row * 2];
-            point[e] = i32::cast_from(parameters[row * 2 + 1]);
-        }
-        token_scales[j] = scale;
-        token_points[j] = point;
+    if comptime!(rule.grouped && rule.shifted) {
+        replace::<Pair<i32>>(&mut token_points, &points_of(parameters, &place, last_row, rule), mt);
     }
 
     for round in 0..rounds {
@@ -308,6 +333,8 @@ fn product<F: Float>(
             }
         }
     } else {
+        let token_scales = scales_of(parameters, &place, last_row, rule);
+        let token_points = points_of(parameters, &place, last_row, rule);
         #[unroll]
         for i in 0..rt {
             #[unroll]

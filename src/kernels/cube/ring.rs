@@ -144,8 +144,6 @@ pub(super) struct Place {
     pub steps: usize,
     pub lane: usize,
     plane: usize,
-    /// Whether this unit starts copies.
-    fills: bool,
     /// Which of the planes that share K this is.
     pub plane_k: usize,
     /// The plane's, from those of the cube on.
@@ -178,7 +176,6 @@ pub(super) fn place_of(rows: u32, n: u32, blocks: u32, #[comptime] shape: Shape)
         steps: blocks.div_ceil(comptime!(tiling.blocks)),
         lane,
         plane,
-        fills: lane == 0 && plane < comptime!(shape.fillers()),
         plane_k,
         own_tile,
         own_row,
@@ -225,15 +222,20 @@ pub(super) fn prepare(#[comptime] shape: Shape) -> Ring {
     Ring { w, x, full, empty }
 }
 
+/// Whether this unit starts copies of step `step`. Planes take turns with boxes: were it always the same, the others would wait for it.
+#[cube]
+fn fills(place: &Place, step: usize, #[comptime] shape: Shape) -> bool {
+    let planes = comptime!(shape.tiling.planes());
+    place.lane == 0 && (comptime!(shape.runs).runtime() || place.plane == step % planes)
+}
+
 /// Starts the copies of the first steps.
 #[cube]
 pub(super) fn start(ring: &mut Ring, source: &Source, place: &Place, #[comptime] shape: Shape) {
-    if place.fills {
-        #[unroll]
-        for s in 0..comptime!(shape.tiling.ahead()) {
-            if s < place.steps {
-                fill(ring, source, place, s, s, shape);
-            }
+    #[unroll]
+    for s in 0..comptime!(shape.tiling.ahead()) {
+        if fills(place, s, shape) && s < place.steps {
+            fill(ring, source, place, s, s, shape);
         }
     }
 }
@@ -249,16 +251,14 @@ pub(super) fn enter(
     #[comptime] shape: Shape,
 ) {
     let (stages, ahead) = comptime!((shape.tiling.stages, shape.tiling.ahead()));
-    if place.fills {
-        let next = round * stages + comptime!(s + ahead);
+    let next = round * stages + comptime!(s + ahead);
+    if fills(place, next, shape) && next < place.steps {
         let slot = comptime!((s + ahead) % stages);
         let turn = round + comptime!((s + ahead) / stages);
-        if next < place.steps {
-            if turn > 0 {
-                ring.empty.index(slot).wait_parity((turn as u32 + 1u32) % 2u32);
-            }
-            fill(ring, source, place, next, slot, shape);
+        if turn > 0 {
+            ring.empty.index(slot).wait_parity((turn as u32 + 1u32) % 2u32);
         }
+        fill(ring, source, place, next, slot, shape);
     }
     sync_plane();
     ring.full.index(s).wait_parity(round as u32 % 2u32);
@@ -410,4 +410,13 @@ pub(super) fn retyped<A: CubePrimitive, B: CubePrimitive>(registers: &Array<A>) 
         variable.ty = B::as_type(scope);
         ManagedVariable::Plain(variable).into()
     })
+}
+
+/// The first `count` elements of `from` take the place of those of `into`.
+#[cube]
+pub(super) fn replace<T: CubePrimitive>(into: &mut Array<T>, from: &Array<T>, #[comptime] count: usize) {
+    #[unroll]
+    for i in 0..count {
+        into[i] = from[i];
+    }
 }

@@ -161,11 +161,11 @@ impl Tiling {
     }
 
     /// As many stages as fit in `shared` bytes, and as many as there are, at most 8 and no fewer than 3; rather a divisor of the steps. A
-    /// stage has fewer blocks where 4 would not fit.
+    /// stage has fewer blocks where those of `self` would not fit.
     fn filled(mut self, shared: usize, code: usize, activation: usize, blocks: usize) -> Self {
         let fit =
             |tiling: &Self| shared.saturating_sub(2048 + tiling.exchanged()) / tiling.stage_bytes(code, activation);
-        while fit(&self) < 4 && self.blocks > self.planes_k {
+        while fit(&self) < self.stages && self.blocks > self.planes_k {
             self.blocks /= 2;
         }
         let fit = fit(&self);
@@ -192,9 +192,21 @@ pub(super) fn tiling(hardware: &Hardware, problem: &Problem, rows: usize, code: 
             planes_n: 4,
             planes_m: 1,
             planes_k: 2,
-            blocks: 4,
-            stages: 1,
+            blocks: 2,
+            stages: 4,
             slack: 1,
+            direct: false,
+        },
+        // Two cubes over the rows, each of twice the channels: the rows come from the L2 half as often.
+        33..=64 if problem.float && problem.n.div_ceil(TILE) <= 2 * hardware.processors => Tiling {
+            tiles: 2,
+            rows: 4,
+            planes_n: 2,
+            planes_m: 1,
+            planes_k: 4,
+            blocks: 8,
+            stages: 3,
+            slack: 2,
             direct: false,
         },
         0..=64 => few(hardware, problem, rows),
@@ -260,7 +272,7 @@ fn few(hardware: &Hardware, problem: &Problem, rows: usize) -> Tiling {
         } else {
             2 * planes_k.max(2)
         },
-        stages: 1,
+        stages: 4,
         slack: 2,
         direct: false,
     }
@@ -275,9 +287,8 @@ fn many(hardware: &Hardware, problem: &Problem, rows: usize) -> Tiling {
         planes_m,
         planes_k,
         blocks: 2,
-        stages: 1,
-        // Few stages fit.
-        slack: if tiles == 4 { 1 } else { 2 },
+        stages: 4,
+        slack: 2,
         direct: false,
     };
     // With the time of a product of their size in percent of the first: a smaller one reads shared memory more often. Sums of groups take
@@ -287,7 +298,18 @@ fn many(hardware: &Hardware, problem: &Problem, rows: usize) -> Tiling {
     } else {
         (tiling(4, 2, 1), 100)
     };
-    let small = (tiling(2, 1, if problem.is_ordered() { 1 } else { 2 }), 130);
+    let small = if problem.is_ordered() {
+        tiling(2, 1, 1)
+    } else if problem.float {
+        Tiling {
+            blocks: 4,
+            stages: 3,
+            ..tiling(2, 1, 2)
+        }
+    } else {
+        tiling(2, 1, 2)
+    };
+    let small = (small, 130);
     let time = |(tiling, percent): &(Tiling, usize)| {
         let cubes = problem.n.div_ceil(tiling.cube_channels()) * rows.div_ceil(tiling.cube_rows());
         // Half as many planes take twice as long, two cubes at a time.
