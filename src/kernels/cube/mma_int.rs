@@ -118,36 +118,24 @@ fn add_group(
     }
 }
 
-/// Scales of the rows of this lane: 2t and 2t + 1 of each tile of 8.
+/// Parameter `which` (0: the scale, 1: the zero point) of the rows of this lane: 2t and 2t + 1 of each tile of 8.
 #[cube]
-fn scales_of(parameters: &Array<f32>, place: &Place, last_row: usize, #[comptime] rule: Rule) -> Array<Pair<f32>> {
+fn of_rows<T: Numeric>(
+    parameters: &Array<f32>,
+    place: &Place,
+    last_row: usize,
+    #[comptime] which: usize,
+    #[comptime] rule: Rule,
+) -> Array<Pair<T>> {
     let count = comptime!(rule.shape.tiling.rows);
-    let mut found = Array::<Pair<f32>>::new(count);
+    let mut found = Array::<Pair<T>>::new(count);
     #[unroll]
     for j in 0..count {
-        let mut pair = Pair::<f32>::new(0.0f32);
+        let mut pair = Pair::<T>::new(T::from_int(0));
         #[unroll]
         for e in 0..2usize {
             let row = place.first_row + place.own_row + comptime!(j * 8) + 2 * (place.lane % 4) + e;
-            pair[e] = parameters[min(row, last_row) * 2];
-        }
-        found[j] = pair;
-    }
-    found
-}
-
-/// Their zero points.
-#[cube]
-fn points_of(parameters: &Array<f32>, place: &Place, last_row: usize, #[comptime] rule: Rule) -> Array<Pair<i32>> {
-    let count = comptime!(rule.shape.tiling.rows);
-    let mut found = Array::<Pair<i32>>::new(count);
-    #[unroll]
-    for j in 0..count {
-        let mut pair = Pair::<i32>::new(0i32);
-        #[unroll]
-        for e in 0..2usize {
-            let row = place.first_row + place.own_row + comptime!(j * 8) + 2 * (place.lane % 4) + e;
-            pair[e] = i32::cast_from(parameters[min(row, last_row) * 2 + 1]);
+            pair[e] = T::cast_from(parameters[min(row, last_row) * 2 + which]);
         }
         found[j] = pair;
     }
@@ -200,10 +188,14 @@ fn product<F: Float>(
         }
     }
     let last_row = sizes.rows as usize - 1;
-    // Zero points of this lane's rows, 2t and 2t + 1 of each tile of 8, where groups need them.
+    // Zero points are needed at the end of each group, where there are groups; else at the end only, so that they take no registers before.
     let mut token_points = Array::<Pair<i32>>::new(mt);
     if comptime!(rule.grouped && rule.shifted) {
-        replace::<Pair<i32>>(&mut token_points, &points_of(parameters, &place, last_row, rule), mt);
+        replace::<Pair<i32>>(
+            &mut token_points,
+            &of_rows::<i32>(parameters, &place, last_row, 1usize, rule),
+            mt,
+        );
     }
 
     for round in 0..rounds {
@@ -333,8 +325,8 @@ fn product<F: Float>(
             }
         }
     } else {
-        let token_scales = scales_of(parameters, &place, last_row, rule);
-        let token_points = points_of(parameters, &place, last_row, rule);
+        let token_scales = of_rows::<f32>(parameters, &place, last_row, 0usize, rule);
+        let token_points = of_rows::<i32>(parameters, &place, last_row, 1usize, rule);
         #[unroll]
         for i in 0..rt {
             #[unroll]

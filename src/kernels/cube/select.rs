@@ -111,6 +111,7 @@ pub(super) struct Tiling {
     pub planes_k: usize,
     /// Blocks of 64 k in a stage.
     pub blocks: usize,
+    /// Stages of the ring; at first the fewest, for which a stage may get fewer blocks.
     pub stages: usize,
     /// Steps from the last reading of a stage to its next filling: with 2, no plane waits for another.
     pub slack: usize,
@@ -298,17 +299,11 @@ fn many(hardware: &Hardware, problem: &Problem, rows: usize) -> Tiling {
     } else {
         (tiling(4, 2, 1), 100)
     };
-    let small = if problem.is_ordered() {
-        tiling(2, 1, 1)
-    } else if problem.float {
-        Tiling {
-            blocks: 4,
-            stages: 3,
-            ..tiling(2, 1, 2)
-        }
-    } else {
-        tiling(2, 1, 2)
-    };
+    let mut small = tiling(2, 1, if problem.is_ordered() { 1 } else { 2 });
+    if problem.float {
+        // Fewer, longer steps.
+        (small.blocks, small.stages) = (4, 3);
+    }
     let small = (small, 130);
     let time = |(tiling, percent): &(Tiling, usize)| {
         let cubes = problem.n.div_ceil(tiling.cube_channels()) * rows.div_ceil(tiling.cube_rows());
