@@ -30,7 +30,8 @@ impl CpuWeight {
         }
     }
 
-    /// What is lost at many rows on tiers whose integers or conversions are no faster than floats: `benches/results/cpu.md` has the rows.
+    /// What is lost on tiers whose integers or conversions are no faster than floats: at many rows as `benches/results/cpu.md` has it, at few
+    /// rows where a layer stays in a cache, as the example's do.
     fn at_many_rows(&self) -> Option<String> {
         let tier = self.tier();
         let grouped = self.groups.count > 1;
@@ -38,14 +39,14 @@ impl CpuWeight {
             (Tier::Scalar, _) => Some("no SIMD tier can run here: slower than a float product that has one".into()),
             (Tier::AvxVnni | Tier::Avx2, false) if matches!(self.zero, Zeros::Float { .. }) => Some(format!(
                 "{tier}: every weight with a float zero point is rounded twice, so that a layer which stays in a cache is slower than \
-                 float at 1 to 4 rows, down to 0.6 of its speed; from {MANY_ROWS} rows on it is about as fast, 0.9 to 1.3 times"
+                 float at 1 to 4 rows, down to 0.6 of its speed; from {MANY_ROWS} rows on it is about as fast, 0.9 to 1.9 times"
             )),
             (Tier::AvxVnni | Tier::Avx2, false) if grouped && self.groups.size <= 32 => Some(format!(
                 "{tier}: at 1 row a weight-only product of small groups that stays in a cache is about as fast as float, 0.8 to 1.1 \
-                 times, and from {MANY_ROWS} rows on, 0.9 to 1.5 times"
+                 times, and from {MANY_ROWS} rows on, 0.7 to 2.1 times"
             )),
             (Tier::AvxVnni | Tier::Avx2, false) => Some(format!(
-                "{tier}: from {MANY_ROWS} rows on a weight-only product is about as fast as float, 0.8 to 1.8 times"
+                "{tier}: from {MANY_ROWS} rows on a weight-only product is about as fast as float, 0.7 to 1.9 times"
             )),
             (Tier::Avx2, true) if grouped && self.groups.size <= 32 => Some(format!(
                 "{tier}: from {MANY_ROWS} rows on a product of small groups gains little over float: 1.2 to 2.3 times as fast with 4 bits"
