@@ -34,8 +34,9 @@ const SMALL_NEAR_BYTES: usize = 256 << 10;
 const SLICED_PANELS: usize = 32;
 /// Largest group whose sums of 8-bit codes fit 16 bits.
 const SMALL_GROUP: usize = 128;
-/// Nanoseconds of one thread's work below which waking another costs more than it saves.
-pub(super) const FORK_NS: usize = 120_000;
+/// Nanoseconds of one thread's work below which waking another costs more than it saves: one that sleeps takes some 90 µs to help on a virtual
+/// machine (Zen 3, two cores, the layers of the example, November 2026).
+pub(super) const FORK_NS: usize = 200_000;
 /// Rows up to which the next codes are fetched into the first-level cache.
 const FEW_ROWS: usize = 8;
 
@@ -122,14 +123,14 @@ impl Program for Linear<'_> {
     }
 }
 
-/// What one thread needs, roughly: each code is read and unpacked once at 14 a nanosecond, then each further row costs its products at the rate
-/// of 64-byte vectors (a third of it for narrower ones).
+/// What one thread needs, roughly: each code is read and unpacked once at 14 a nanosecond on any tier, then each further row costs its products
+/// at the rate of 64-byte vectors (a third of it for narrower ones).
 fn estimated_ns(w: &CpuWeight, rows: usize, wide: bool) -> usize {
     const CODES_PER_NS: usize = 14;
     const PRODUCTS_PER_NS: usize = 128;
     let codes = w.n * w.groups.k;
-    let ns = codes / CODES_PER_NS + (rows - 1) * codes / PRODUCTS_PER_NS;
-    if wide { ns } else { 3 * ns }
+    let products = (rows - 1) * codes / PRODUCTS_PER_NS;
+    codes / CODES_PER_NS + if wide { products } else { 3 * products }
 }
 
 /// `rows` as blocks of the given sizes, largest first.
