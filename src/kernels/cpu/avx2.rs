@@ -178,6 +178,25 @@ pub(super) fn transpose(rows: [&[f32; 4]; 4]) -> [[f32; 4]; 4] {
     out
 }
 
+/// As [`Isa::pin`].
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn pin(sums: &mut [[__m256; 2]; 2]) {
+    let [[mut a, mut b], [mut c, mut d]] = *sums;
+    // SAFETY: there is no instruction in it.
+    unsafe {
+        core::arch::asm!(
+            "/* {0} {1} {2} {3} */",
+            inout(ymm_reg) a,
+            inout(ymm_reg) b,
+            inout(ymm_reg) c,
+            inout(ymm_reg) d,
+            options(nostack, preserves_flags)
+        );
+    }
+    *sums = [[a, b], [c, d]];
+}
+
 /// What both tiers share: 16 lanes are two registers.
 macro_rules! lanes {
     () => {
@@ -416,6 +435,25 @@ macro_rules! lanes {
                     _mm256_sub_epi8(quad::<BITS, Q>(tile, 1), zero[1]),
                 ])
             }
+        }
+        #[inline(always)]
+        fn byte<const I: usize>(self, codes: [__m256i; 2]) -> [__m256; 2] {
+            // SAFETY: the token proves AVX2.
+            unsafe {
+                let byte = |codes| match I {
+                    0..3 => _mm256_and_si256(codes, _mm256_set1_epi32(0xff << (8 * I))),
+                    _ => _mm256_srli_epi32::<24>(codes),
+                };
+                [
+                    _mm256_cvtepi32_ps(byte(codes[0])),
+                    _mm256_cvtepi32_ps(byte(codes[1])),
+                ]
+            }
+        }
+        #[inline(always)]
+        fn pin(self, sums: &mut [[__m256; 2]; 2]) {
+            // SAFETY: the token proves AVX2 and FMA.
+            unsafe { pin(sums) }
         }
         #[inline(always)]
         fn round(self, dtype: FloatDtype, value: [__m256; 2]) -> [__m256; 2] {

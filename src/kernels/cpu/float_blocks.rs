@@ -4,8 +4,8 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::float_weights::{
-    CODES, FLOAT, FLOAT_BF16, FLOAT_BF16_USUAL, FLOAT_EXACT, FLOAT_F16, FloatMode, FloatWeights, Part, Prepared,
-    PreparedHigh, SCALED, SCALED_CODES, SHARED,
+    CODES, FLOAT, FLOAT_BF16, FLOAT_BF16_USUAL, FLOAT_EXACT, FLOAT_F16, FloatMode, FloatWeights, InPlace, Part,
+    Prepared, PreparedHigh, SCALED, SCALED_CODES, SHARED,
 };
 use super::isa::{Block, Isa};
 use super::layout::{CHANNELS, Lanes, Line, TILE, by_bits, each_quad};
@@ -328,6 +328,91 @@ impl<I: Isa, const MR: usize, const NR: usize, const BITS: usize, const KIND: u8
             for r in 0..MR {
                 isa.store(acc[r][j], &mut self.acc[r][j]);
             }
+        }
+    }
+}
+
+/// Panels of [`OneRow`].
+pub const PAIR: usize = 2;
+
+/// As [`FewRows`] of one row, with codes of 4 bits that become floats where they lie; sums stay in registers. `ONCE` is what
+/// [`FloatWeights::in_place`] says.
+pub struct OneRow<'a, const ONCE: bool> {
+    pub x: &'a [f32],
+    pub parts: &'a [Part],
+    pub weights: &'a FloatWeights<'a>,
+    /// The first panel.
+    pub panel: usize,
+    /// Scratch.
+    pub ready: &'a mut [InPlace; PAIR],
+    pub acc: &'a mut [Lanes<f32>; PAIR],
+}
+
+impl<I: Isa, const ONCE: bool> Block<I> for OneRow<'_, ONCE> {
+    #[inline(always)]
+    fn run(self, isa: I) {
+        const BITS: usize = 4;
+        let (w, ready) = (self.weights.w, self.ready);
+        let (total, groups) = (w.groups.total_tiles, w.groups.count);
+        let (all, _) = w.codes.as_chunks::<BITS>();
+        let all = &all[self.panel * total..];
+        let tiles = [&all[..total], &all[total..2 * total]];
+        let distance = (DISTANCE / BITS).min(total);
+        let (x, _) = self.x.as_chunks::<TILE>();
+        let x = &x[..total];
+        let (mut acc, mut sums) = ([isa.splat(0.0); PAIR], [isa.splat(0.0); PAIR]);
+        for part in self.parts {
+            let at = self.panel * groups + part.group;
+            // Beyond its end, a panel's stream goes on in the panel that is walked after it.
+            let next = at + AHEAD + if part.group + AHEAD < groups { 0 } else { groups };
+            self.weights.fetch_one(isa, next);
+            self.weights.fetch_one(isa, next + groups);
+            let offsets = [
+                self.weights.prepare_in_place::<I, ONCE>(isa, at, &mut ready[0]),
+                self.weights
+                    .prepare_in_place::<I, ONCE>(isa, at + groups, &mut ready[1]),
+            ];
+            for t in part.tiles.clone() {
+                let (x, tiles) = (&x[t], [&tiles[0][t], &tiles[1][t]]);
+                let next = t + distance + if t + distance < total { 0 } else { total };
+                for tile in [all.get(next), all.get(next + total)].into_iter().flatten() {
+                    for line in tile {
+                        isa.prefetch(line, true);
+                    }
+                }
+                macro_rules! quad {
+                    ($q:literal) => {
+                        let codes = [
+                            isa.bytes::<BITS, $q>(tiles[0]),
+                            isa.bytes::<BITS, $q>(tiles[1]),
+                        ];
+                        macro_rules! one {
+                            ($i:literal) => {
+                                let x = isa.splat(x[$q * 4 + $i]);
+                                for j in 0..PAIR {
+                                    let weights = ready[j].weights::<I, $i, ONCE>(isa, codes[j], offsets[j]);
+                                    sums[j] = isa.mul_add(weights, x, sums[j]);
+                                }
+                                isa.pin(&mut sums);
+                            };
+                        }
+                        one!(0);
+                        one!(1);
+                        one!(2);
+                        one!(3);
+                    };
+                }
+                each_quad!(quad);
+            }
+            if part.ends {
+                for j in 0..PAIR {
+                    acc[j] = isa.add(acc[j], sums[j]);
+                    sums[j] = isa.splat(0.0);
+                }
+            }
+        }
+        for j in 0..PAIR {
+            isa.store(acc[j], &mut self.acc[j]);
         }
     }
 }

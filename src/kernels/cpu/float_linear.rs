@@ -4,12 +4,12 @@
 //! expands a chunk of K to floats in a near cache, once for all of its rows.
 
 use super::float::pack_floats;
-use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, by_format, few_rows};
+use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, OneRow, PAIR, by_format, few_rows};
 use super::float_finish::{FinishFloat, PANELS};
 use super::float_lookup::{self, LOOKUPS, Lookup, Sums, looks_up};
 use super::float_weights::{
-    CODES, FLOAT, FLOAT_BF16_USUAL, FLOAT_EXACT, FloatMode, FloatWeights, Part, SCALED, SCALED_CODES, SHARED, chain,
-    parts,
+    CODES, FLOAT, FLOAT_BF16_USUAL, FLOAT_EXACT, FloatMode, FloatWeights, InPlace, Part, SCALED, SCALED_CODES, SHARED,
+    chain, parts,
 };
 use super::isa::Isa;
 use super::layout::{CHANNELS, Lanes, Line, TILE, by_bits};
@@ -154,12 +154,42 @@ macro_rules! by_rows {
 }
 
 impl<I: Isa> FloatProduct<'_, I> {
+    /// One row by [`PAIR`] panels whose codes become floats where they lie; whether they can.
+    fn one_row(&self, piece: &mut Piece, panel: usize) -> bool {
+        let panels = panel..panel + PAIR;
+        let Some(once) = self.weights.in_place(panels.clone()) else {
+            return false;
+        };
+        let (mut acc, mut ready) = ([EMPTY; PAIR], [InPlace::EMPTY; PAIR]);
+        macro_rules! block {
+            ($once:literal) => {
+                self.isa.enter(OneRow::<$once> {
+                    x: self.x,
+                    parts: self.parts,
+                    weights: self.weights,
+                    panel,
+                    ready: &mut ready,
+                    acc: &mut acc,
+                })
+            };
+        }
+        match once {
+            true => block!(true),
+            false => block!(false),
+        }
+        self.finish(piece, panels, 0..1, &acc, (PAIR, 1));
+        true
+    }
+
     /// Rows of one block by panels side by side, as many as there are; how many panels it took.
     fn few_rows(&self, piece: &mut Piece, rows: usize) -> usize {
         macro_rules! some {
             ($mr:literal, $nr:literal) => {{
                 let whole = piece.panels.len() / $nr * $nr;
                 for panel in piece.panels.clone().step_by($nr).take(whole / $nr) {
+                    if I::SCALED && $mr == 1 && $nr == PAIR && self.one_row(piece, panel) {
+                        continue;
+                    }
                     let mut acc = [[EMPTY; $nr]; $mr];
                     macro_rules! block {
                         ($bits:literal, $kind:ident) => {

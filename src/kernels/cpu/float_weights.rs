@@ -1,9 +1,9 @@
 //! The weight of a product with float activations: how its codes become floats, and where K is cut.
 
 use super::isa::{Decoder, Isa};
-use super::layout::{CHANNELS, Line};
+use super::layout::{CHANNELS, Lanes, Line};
 use super::values::fetch;
-use super::weight::{CpuWeight, Zeros};
+use super::weight::{CpuWeight, Exact, Zeros};
 use crate::dtype::FloatDtype;
 use core::ops::Range;
 
@@ -129,7 +129,72 @@ impl<I: Isa> PreparedHigh<I> {
     }
 }
 
+/// What codes that become floats where they lie need of one panel and group, in memory since registers are few: see
+/// [`FloatWeights::prepare_in_place`].
+#[derive(Clone, Copy)]
+pub struct InPlace {
+    /// Over 2^(8 · i) for byte i.
+    scale: [Lanes<f32>; 3],
+    value: Lanes<f32>,
+}
+
+impl InPlace {
+    /// Nothing yet.
+    pub const EMPTY: Self = Self {
+        scale: [Lanes([0.0; CHANNELS]); 3],
+        value: Lanes([0.0; CHANNELS]),
+    };
+
+    /// The weights of byte `BYTE` of each channel: as [`Prepared::floats`], to the bit.
+    #[inline(always)]
+    pub fn weights<I: Isa, const BYTE: usize, const ONCE: bool>(
+        &self,
+        isa: I,
+        codes: I::Bytes,
+        offset: I::F32,
+    ) -> I::F32 {
+        let scale = isa.load(&self.scale[BYTE % 3]);
+        let out = isa.mul_add(isa.byte::<BYTE>(codes), scale, offset);
+        if ONCE { out } else { isa.add(out, isa.load(&self.value)) }
+    }
+}
+
 impl<'a> FloatWeights<'a> {
+    /// Whether 4-bit codes of some panels can become f32 where they lie: then whether one rounding is all that there is.
+    pub fn in_place(&self, panels: Range<usize>) -> Option<bool> {
+        if self.w.bits() != 4 || !matches!(self.kind, FLOAT | FLOAT_EXACT) {
+            return None;
+        }
+        match self.w.exact[panels].iter().min()? {
+            Exact::Nothing => None,
+            Exact::Middle => Some(false),
+            Exact::Start => Some(self.kind == FLOAT_EXACT),
+        }
+    }
+
+    /// For codes at `panel · groups + group`: the offset that [`InPlace::weights`] wants.
+    ///
+    /// `(code − mid) · scale + value` of unsigned codes: a fused product of the code and the scale with `−mid · scale`, which is exact, rounds as the
+    /// product of the difference does; then the value is added. Where `ONCE`, that product is exact and so is `value − mid · scale`: one fused
+    /// product is all.
+    #[inline(always)]
+    pub fn prepare_in_place<I: Isa, const ONCE: bool>(&self, isa: I, at: usize, to: &mut InPlace) -> I::F32 {
+        let scale = self.scale(isa, at);
+        for (over, to) in [1.0, 256.0, 65_536.0].into_iter().zip(&mut to.scale) {
+            isa.store(isa.mul(scale, isa.splat(1.0 / over)), to);
+        }
+        let Zeros::Float { value, mid } = &self.w.zero else {
+            unreachable!("float zero points")
+        };
+        let value = value.read(isa, at);
+        let middle = isa.mul(scale, isa.splat(-(*mid as f32)));
+        if ONCE {
+            return isa.add(value, middle);
+        }
+        isa.store(value, &mut to.value);
+        middle
+    }
+
     /// For activations of `dtype` on the instructions `I`.
     pub fn new<I: Isa>(w: &'a CpuWeight, dtype: FloatDtype) -> Self {
         let (mode, kind) = match (&w.zero, dtype) {

@@ -173,7 +173,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const ONE_ROW: usize = 0;
 
     /// Whether products with float activations scale each weight of a group rather than sums: chains of sums then go on from group to group.
-    /// Such a tier has [`Isa::zeros`] and [`Isa::decode_high`].
+    /// Such a tier has [`Isa::zeros`], [`Isa::decode_high`], [`Isa::byte`] and [`Isa::pin`].
     const SCALED: bool = false;
 
     /// The instructions of products with float activations.
@@ -221,6 +221,15 @@ pub trait Isa: Copy + Send + Sync + 'static {
         _zero: Self::Bytes,
     ) -> [Self::F32; 4] {
         unreachable!("codes of tiers that scale each weight")
+    }
+    /// Byte `I` of each channel where it lies: a float times 2^(8 · I), the last one as it is.
+    fn byte<const I: usize>(self, _codes: Self::Bytes) -> Self::F32 {
+        unreachable!("codes of tiers that scale each weight")
+    }
+    /// Leaves the sums as they are, in registers at this point, where other memory counts as written: a compiler that computes weights of
+    /// later k ahead would keep the sums in memory.
+    fn pin(self, _sums: &mut [Self::F32; 2]) {
+        unreachable!("sums of tiers that scale each weight")
     }
     /// Of each channel's 32 bits, the four from `SHIFT` on select a lane of `table`.
     #[inline(always)]

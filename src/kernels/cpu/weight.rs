@@ -10,6 +10,7 @@ use crate::kernels::Unsupported;
 use crate::primitives::ZeroPoints;
 use crate::spec::ActivationQuantization;
 use crate::tensor::{AffineParts, AffineQuantizedTensor};
+use core::ops::Range;
 
 /// Largest K: sums of 8-bit products stay inside an i32.
 const MAX_K: usize = 65_536;
@@ -48,7 +49,20 @@ pub struct CpuWeight {
     /// Whether scales and float zero points are 0 or of a usual magnitude, so that no sum or product of them comes near a subnormal or
     /// infinite float.
     pub(super) usual: bool,
+    /// `[panel]`, where zero points are floats.
+    pub(super) exact: Vec<Exact>,
     kernel: Kernel,
+}
+
+/// What f32 holds exactly of the weights of a panel with float zero points. All scales are positive and usual, see [`CpuWeight::usual`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Exact {
+    /// Nothing is known.
+    Nothing,
+    /// `mid · scale`.
+    Middle,
+    /// `code · scale` for each code, and `value − mid · scale`: what code 0 stands for.
+    Start,
 }
 
 /// Zero points of a packed weight; integers count from the smallest code of the dtype.
@@ -145,17 +159,28 @@ impl CpuWeight {
             Zeros::None(zero) | Zeros::Same(zero) => (*zero as i32).max(most - *zero as i32),
             _ => most,
         };
+        let usual = scale.are_usual()
+            && match &zero {
+                Zeros::Float { value, .. } => value.are_usual(),
+                _ => true,
+            };
+        let exact = match &zero {
+            Zeros::Float { value, mid } => (0..panels)
+                .map(|panel| {
+                    let at = panel * groups.count..(panel + 1) * groups.count;
+                    exact(usual, (&scale, value, *mid), at, CHANNELS.min(n - panel * CHANNELS))
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
         Self {
             n,
             block_n,
+            exact,
             magic: groups.count > 1
                 && groups.size * 255 * (farthest as usize) < 1 << 22
                 && scale.has_16_bits_up_to(MAGIC_SCALE),
-            usual: scale.are_usual()
-                && match &zero {
-                    Zeros::Float { value, .. } => value.are_usual(),
-                    _ => true,
-                },
+            usual,
             dtype: parts.dtype,
             quant_min: parts.quant_min,
             quant_max: parts.quant_max,
@@ -356,6 +381,26 @@ fn refusal(weight: &AffineQuantizedTensor, activation: &ActivationQuantization) 
         ));
     }
     super::activation::refusal(activation)
+}
+
+/// What is exact in some groups of a panel that has `channels` channels.
+fn exact(usual: bool, (scale, value, mid): (&Values, &Values, u8), groups: Range<usize>, channels: usize) -> Exact {
+    let fits = |x: f64| (x as f32) as f64 == x;
+    let of_weight = |scale_of: f32, value: f32| {
+        // Exact in f64, as is the difference of two numbers of f32 that are as close as this.
+        let (middle, value) = (mid as f64 * scale_of as f64, value as f64);
+        let close = value == 0.0 || (1.0e-7..1.0e7).contains(&(value / middle).abs());
+        match usual && scale_of > 0.0 && fits(middle) {
+            false => Exact::Nothing,
+            true if scale.has_16_bits() && close && fits(value - middle) => Exact::Start,
+            true => Exact::Middle,
+        }
+    };
+    let of_group = |at| {
+        let pairs = scale.lanes(at).0.into_iter().zip(value.lanes(at).0).take(channels);
+        pairs.map(|(scale, value)| of_weight(scale, value)).min()
+    };
+    groups.filter_map(of_group).min().unwrap_or(Exact::Nothing)
 }
 
 /// Block values, row-major, spread over `[panel][group][channel]`.

@@ -2,6 +2,7 @@
 
 use super::super::isa::{Isa, Program, run_on};
 use super::super::layout::{CHANNELS, Lanes};
+use super::super::weight::Exact;
 use super::*;
 
 #[test]
@@ -26,6 +27,60 @@ fn a_row_of_floats_depends_on_no_other_row() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn float_zero_points_round_alike_for_any_number_of_rows() {
+    let mut rng = StdRng::seed_from_u64(33);
+    let (n, k, rows) = (70, 200, 5);
+    let mut seen = Vec::new();
+    for dtype in DTYPES {
+        // Factors of scales and of zero points, and the last code.
+        for (of_scale, of_zero, last) in [
+            (1.0, 1.0, 15),
+            (1.0, 0.0, 15),
+            (1.0, 3.0e-5, 15),
+            (1.0, 1.0e-12, 15),
+            (1.0, 1.0e4, 15),
+            (-1.0, 1.0, 15),
+            (0.0, 1.0, 15),
+            (1.0e-3, 1.0e-3, 13),
+            (1.0e-33, 1.0e-33, 15),
+        ] {
+            let mut parts = weight(&mut rng, n, k, [1, 40], IntDtype::UINT4, Zero::Float)
+                .parts()
+                .clone();
+            let ZeroPoints::Float(zeros) = &mut parts.zero_point else {
+                unreachable!("a float zero point was asked for")
+            };
+            zeros.iter_mut().for_each(|zero| *zero = dtype.round(*zero * of_zero));
+            parts
+                .scale
+                .iter_mut()
+                .for_each(|scale| *scale = dtype.round(*scale * of_scale));
+            (parts.scale_dtype, parts.zero_point_dtype, parts.quant_max) = (dtype, dtype, last);
+            let codes: Vec<i32> = (0..n * k).map(|_| rng.random_range(0..=last)).collect();
+            let w = AffineQuantizedTensor::from_codes(parts, &codes).unwrap();
+            let (packed, x) = (
+                pack(&w, ActivationQuantization::None),
+                floats(&mut rng, rows * k, FloatDtype::F32),
+            );
+            seen.extend_from_slice(&packed.exact);
+            for tier in tiers() {
+                let (mut all, mut one) = (vec![0.0; rows * n], vec![0.0; n]);
+                packed.linear_on(tier, &x, rows, FloatDtype::F32, None, &mut all);
+                for row in 0..rows {
+                    packed.linear_on(tier, &x[row * k..][..k], 1, FloatDtype::F32, None, &mut one);
+                    let what =
+                        format!("{tier} {dtype} scale · {of_scale:e}, zero · {of_zero:e}, codes to {last}, row {row}");
+                    same(&one, &all[row * n..][..n], &what);
+                }
+            }
+        }
+    }
+    for exact in [Exact::Nothing, Exact::Middle, Exact::Start] {
+        assert!(seen.contains(&exact), "no panel is {exact:?}");
     }
 }
 
