@@ -22,6 +22,21 @@ crate::on_devices!(
     names_and_refusals
 );
 
+/// What only large products reach, and only with CUDA: the reference would take minutes in a debug build.
+#[cfg(feature = "cuda")]
+mod large {
+    #[test]
+    fn many_rows() {
+        super::many_rows::<crate::device::Cuda>(&Default::default());
+    }
+
+    #[cfg(feature = "fusion")]
+    #[test]
+    fn many_rows_fusion() {
+        super::many_rows::<burn_cuda::Cuda>(&Default::default());
+    }
+}
+
 /// `count` rows through the kernel and through the reference.
 fn product<B: Backend>(
     rng: &mut StdRng,
@@ -142,6 +157,42 @@ where
 }
 
 /// What matrix instructions serve where a device has them: K and groups that blocks of 64 divide, few and many rows.
+/// On Hopper these take the kernels of `wgmma`: weights that fill the device with cubes of 128 and 256 channels, blocks of K that leave a rest,
+/// rows that do not fill a cube, and K in slices.
+#[cfg(feature = "cuda")]
+fn many_rows<B: Backend>(device: &B::Device)
+where
+    Native: QuantKernels<B>,
+{
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut from = StdRng::seed_from_u64(12);
+    let float = ActivationQuantization::None;
+    let int8 = ActivationQuantization::int8_dynamic(ActivationScale::PerToken);
+    let shifted = ActivationQuantization::int8_dynamic_asymmetric();
+    let (uint4, uint8) = (IntDtype::UINT4, IntDtype::UINT8);
+    for (at, (shape, group, dtype, zero, how, count)) in [
+        ([12_700, 128], 32, uint4, Zero::None, float, 70),
+        ([25_700, 128], 128, uint4, Zero::Blocks, float, 70),
+        ([12_700, 192], 64, uint4, Zero::Same, float, 129),
+        ([25_700, 128], 64, uint4, Zero::Float, float, 70),
+        ([12_700, 192], 192, uint8, Zero::Same, float, 70),
+        ([25_704, 128], 128, uint8, Zero::Blocks, float, 70),
+        ([4096, 8192], 128, uint4, Zero::None, float, 40),
+        ([4096, 8192], 8192, uint8, Zero::Same, float, 70),
+        ([12_700, 192], 192, IntDtype::INT8, Zero::None, int8, 70),
+        ([12_704, 256], 256, IntDtype::INT8, Zero::None, shifted, 300),
+        ([12_700, 128], 128, IntDtype::INT4, Zero::None, shifted, 70),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let w = weight(&mut from, shape, [1, group], dtype, zero);
+        for dtype in [FloatDtype::F16, FloatDtype::BF16] {
+            product::<B>(&mut rng, count, &w, how, dtype, at % 2 == 0, device);
+        }
+    }
+}
+
 fn matrix_instructions<B: Backend>(device: &B::Device)
 where
     Native: QuantKernels<B>,

@@ -39,7 +39,7 @@ pub(super) struct Rule {
     centered: bool,
     /// The device divides as IEEE 754 says.
     pub divides: bool,
-    order: Order,
+    pub order: Order,
 }
 
 /// Where the codes of a row lie.
@@ -49,6 +49,8 @@ pub(super) enum Order {
     Chunks,
     /// `[block of 64 k][row][16]` words, in the order of [`fragments`](super::fragments).
     Blocks,
+    /// The same, the 16 words transposed as 4 × 4: what [`wgmma`](super::wgmma) reads.
+    Boxes,
 }
 
 /// `value / scale`, which a reciprocal that overflows cannot give; 0 where the scale is 0.
@@ -291,6 +293,7 @@ pub(super) struct Codes {
     pub codes: Buffer,
     /// `[rows][scale, zero point]`.
     pub parameters: Buffer,
+    pub order: Order,
 }
 
 /// `x [rows, K]` of dtype `dtype` as codes; `rows` and K are at least 1.
@@ -347,7 +350,11 @@ pub(super) fn quantize<R: Runtime>(
         rule,
         storage,
     );
-    Codes { codes, parameters }
+    Codes {
+        codes,
+        parameters,
+        order,
+    }
 }
 
 pub(super) fn rule(

@@ -174,53 +174,59 @@ fn encode<F: Float>(
     #[unroll]
     for v in 0..cover.vectors {
         let at = (comptime!(v * cover.planes * 32) + UNIT_POS as usize) as u32;
-        if at < to.vectors {
-            let mut packed = Two::empty();
+        let mut packed = Two::empty();
+        #[unroll]
+        for half in 0..2usize {
+            let mut word = 0u32.runtime();
             #[unroll]
-            for half in 0..2usize {
-                let mut word = 0u32.runtime();
-                #[unroll]
-                for i in 0..4usize {
-                    let value = f32::cast_from(kept[v][comptime!(half * 4 + i)]);
-                    let mut steps = value * factor;
-                    if comptime!(by_factor) {
-                        steps = steps_of(value, factor, rule.divides);
-                    }
-                    let steps = rounded::<F>(steps, numbers.zero, product_dtype, true);
-                    let steps = min(max(steps, least), most);
-                    let mut code = u32::reinterpret(steps + MAGIC);
-                    if shifted {
-                        code = u32::reinterpret(i32::reinterpret(code) + offset);
-                    }
-                    if comptime!(i == 3) {
-                        word |= code << 24u32;
-                    } else {
-                        word |= (code & 0xffu32) << comptime!(8 * i as u32);
-                    }
+            for i in 0..4usize {
+                let value = f32::cast_from(kept[v][comptime!(half * 4 + i)]);
+                let mut steps = value * factor;
+                if comptime!(by_factor) {
+                    steps = steps_of(value, factor, rule.divides);
                 }
-                packed[half] = word;
+                let steps = rounded::<F>(steps, numbers.zero, product_dtype, true);
+                let steps = min(max(steps, least), most);
+                let mut code = u32::reinterpret(steps + MAGIC);
+                if shifted {
+                    code = u32::reinterpret(i32::reinterpret(code) + offset);
+                }
+                if comptime!(i == 3) {
+                    word |= code << 24u32;
+                } else {
+                    word |= (code & 0xffu32) << comptime!(8 * i as u32);
+                }
             }
-            let index = ((at / 8u32) * to.rows + to.row) * 8u32 + (at % 4u32) * 2u32 + (at % 8u32) / 4u32;
+            packed[half] = word;
+        }
+        let (q, t) = ((at % 8u32) / 4u32, at % 4u32);
+        let mut place = t * 2u32 + q;
+        if comptime!(rule.order == Order::Boxes) {
+            // Neighbours swap words: one gets the first of both, the other the second.
+            let odd = t % 2u32 == 1u32;
+            let (first, second) = (packed[0], packed[1]);
+            let theirs = plane_shuffle_xor(select(odd, first, second), 1u32);
+            packed[0] = select(odd, theirs, first);
+            packed[1] = select(odd, second, theirs);
+            place = q * 4u32 + (t % 2u32) * 2u32 + t / 2u32;
+        }
+        if at < to.vectors {
+            let index = ((at / 8u32) * to.rows + to.row) * 8u32 + place;
             codes[index as usize] = packed;
         }
     }
 }
 
-/// `x [rows, K]` of dtype `dtype` as codes in blocks; `None` where a row is too long for a cube, or the scale is of all rows.
+/// `x [rows, K]` of dtype `dtype` as codes in blocks or boxes; `None` where a row is too long for a cube, or the scale is of all rows.
 pub(super) fn quantize<R: Runtime>(
     weight: &CubeWeight<R>,
     x: &Buffer,
     rows: usize,
     dtype: FloatDtype,
+    order: Order,
 ) -> Option<Codes> {
     let k = weight.layout.k;
-    let (rule, numbers) = rule(
-        dtype,
-        false,
-        is_native(&weight.client),
-        Order::Blocks,
-        &weight.activation,
-    );
+    let (rule, numbers) = rule(dtype, false, is_native(&weight.client), order, &weight.activation);
     let cover = cover(k).filter(|_| rule.source != Source::Tensor)?;
     let codes = Buffer::empty(&weight.client, rows * k / 4, size_of::<u32>());
     let parameters = Buffer::empty(&weight.client, rows * 2, size_of::<f32>());
@@ -238,5 +244,9 @@ pub(super) fn quantize<R: Runtime>(
         cover,
         super::storage(dtype),
     );
-    Some(Codes { codes, parameters })
+    Some(Codes {
+        codes,
+        parameters,
+        order,
+    })
 }

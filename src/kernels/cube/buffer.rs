@@ -88,7 +88,13 @@ impl Buffer {
     ///
     /// # Panics
     /// If the array is smaller than the view.
-    pub fn map<R: Runtime>(&self, shape: [usize; 3], strides: [usize; 3], tile: [usize; 3]) -> TensorMapArg<R, Tiled> {
+    pub fn map<R: Runtime>(
+        &self,
+        shape: [usize; 3],
+        strides: [usize; 3],
+        tile: [usize; 3],
+        swizzle: TensorMapSwizzle,
+    ) -> TensorMapArg<R, Tiled> {
         let end: usize = shape.iter().zip(&strides).map(|(n, stride)| (n - 1) * stride).sum();
         assert!(
             (end + 1) * 4 <= self.len * self.size,
@@ -98,7 +104,8 @@ impl Buffer {
         // SAFETY: the last word of the view lies inside the memory, whose length `new` checked.
         let tensor = unsafe { TensorArg::from_raw_parts(self.handle.clone(), strides.into(), shape.into()) };
         let word = StorageType::Scalar(ElemType::UInt(UIntKind::U32));
-        let mut map = TensorMapArg::new(TiledArgs { tile_size: tile.into() }, tensor, Type::new(word));
+        let mut map =
+            TensorMapArg::new(TiledArgs { tile_size: tile.into() }, tensor, Type::new(word)).with_swizzle(swizzle);
         // Kernels never ask for the shape: with one, each launch would upload it first.
         // SAFETY: as above; a tensor without dims has one element.
         map.tensor = unsafe { TensorArg::from_raw_parts(self.handle.clone(), Strides::new(&[]), Shape::new([])) };

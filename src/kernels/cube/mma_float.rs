@@ -5,10 +5,11 @@ use super::buffer::Buffer;
 use super::fragments::{BLOCK, TILE};
 use super::grid::Grid;
 use super::mma_direct;
-use super::mma_halves::{Rule, Sizes, add_group, finish, multiply, no_sums, numbers, of_step};
+use super::mma_halves::{Rule, Sizes, add_group, finish, multiply, no_sums, numbers, parameters, take};
 use super::ring::{Line, NoShapes, Source, SourceArgs, enter, leave, place_of, prepare, start, tile_lines};
-use super::select::Tiling;
+use super::select::{Tiling, Way};
 use super::weight::CubeWeight;
+use super::wgmma_float;
 use crate::dtype::FloatDtype;
 use cubecl::prelude::*;
 
@@ -42,55 +43,14 @@ fn product<F: Float>(
     let mut acc = no_sums(tiling);
     let mut total = no_sums(tiling);
 
-    // Those of the next steps are on their way while this one is computed.
-    let (uses_scales, uses_zeros) = comptime!((rule.uses_scales(), rule.uses_zeros()));
-    let own_channel = (place.first_tile + place.own_tile) * 16 + place.lane / 4;
-    let in_step = comptime!(rule.in_step());
-    let early = comptime!(rule.early());
-    let mut next_scales = Array::<f32>::new(comptime!(early * in_step));
-    let mut next_zeros = Array::<f32>::new(comptime!(early * in_step));
-    #[unroll]
-    for step in 0..early {
-        if uses_scales {
-            let found = of_step(scales, step, plane_k, own_channel, &sizes, rule);
-            #[unroll]
-            for i in 0..in_step {
-                next_scales[comptime!(step * in_step + i)] = found[i];
-            }
-        }
-        if uses_zeros {
-            let found = of_step(zeros, step, plane_k, own_channel, &sizes, rule);
-            #[unroll]
-            for i in 0..in_step {
-                next_zeros[comptime!(step * in_step + i)] = found[i];
-            }
-        }
-    }
+    let mut held = parameters(scales, zeros, &place, &sizes, rule);
 
     for round in 0..rounds {
         #[unroll]
         for s in 0..stages {
             let step = round * stages + s;
             if comptime!(shape.even).runtime() || step < place.steps {
-                let mut step_scales = Array::<f32>::new(in_step);
-                let mut step_zeros = Array::<f32>::new(in_step);
-                let held = comptime!(s % early * in_step);
-                if uses_scales {
-                    let found = of_step(scales, step + early, plane_k, own_channel, &sizes, rule);
-                    #[unroll]
-                    for i in 0..in_step {
-                        step_scales[i] = next_scales[comptime!(held + i)];
-                        next_scales[comptime!(held + i)] = found[i];
-                    }
-                }
-                if uses_zeros {
-                    let found = of_step(zeros, step + early, plane_k, own_channel, &sizes, rule);
-                    #[unroll]
-                    for i in 0..in_step {
-                        step_zeros[i] = next_zeros[comptime!(held + i)];
-                        next_zeros[comptime!(held + i)] = found[i];
-                    }
-                }
+                let own = take(&mut held, scales, zeros, &place, step, &sizes, s, rule);
                 let first = step * in_stage;
                 enter(&mut ring, source, &place, round, s, shape);
                 #[unroll]
@@ -112,9 +72,9 @@ fn product<F: Float>(
                                 let at = comptime!(s * w_stage + (i * in_stage + b) * lines_of + rule.line_of(q) * 32);
                                 lines[i] = ring.w[place.own_w + at];
                             }
-                            multiply::<F>(&rows, &lines, &mut acc, &step_scales, &step_zeros, &sizes, r, q, rule);
+                            multiply::<F>(&rows, &lines, &mut acc, &own.scales, &own.zeros, &sizes, r, q, rule);
                             if comptime!(rule.ends_group(b, q)) {
-                                add_group(&mut acc, &mut total, &step_scales, r, rule);
+                                add_group(&mut acc, &mut total, &own.scales, r, rule);
                             }
                         }
                     }
@@ -141,8 +101,11 @@ pub(super) fn float_product<R: Runtime>(
     // Few copies a stage.
     let runs = tiling.cube_rows() <= 16;
     let rule = Rule::new(weight, tiling, runs, dtype, bias.is_some());
-    if tiling.direct {
+    if tiling.way == Way::Direct {
         return mma_direct::float_product(weight, x, rows, rule, bias);
+    }
+    if tiling.way == Way::Warpgroups {
+        return wgmma_float::float_product(weight, x, rows, rule, bias);
     }
     let (tiles, blocks, inner) = (
         layout.n.div_ceil(TILE),
@@ -157,11 +120,13 @@ pub(super) fn float_product<R: Runtime>(
                 [2 * blocks, rows, 16],
                 [16, layout.k / 2, 1],
                 [2 * tiling.blocks, tiling.cube_rows(), 16],
+                TensorMapSwizzle::None,
             ),
             weight.words.map(
                 [tiles, blocks, inner],
                 [blocks * inner, inner, 1],
                 [tiling.cube_tiles(), tiling.blocks, inner],
+                TensorMapSwizzle::None,
             ),
         )
     };

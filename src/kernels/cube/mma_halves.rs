@@ -6,12 +6,13 @@ use super::epilogue::rounded;
 use super::fragments::{BLOCK, container};
 use super::product_float::Zero;
 use super::ring::{Line, Place, Shape, exchange, retyped};
-use super::select::Tiling;
+use super::select::{Tiling, Way};
 use super::weight::CubeWeight;
+use super::wgmma::Rows;
 use crate::dtype::FloatDtype;
 use cubecl::prelude::*;
 
-type Pair<T> = Vector<T, Const<2>>;
+pub(super) type Pair<T> = Vector<T, Const<2>>;
 
 /// What a compiled kernel is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -63,6 +64,14 @@ impl Rule {
         }
     }
 
+    /// What rows in shared memory hold.
+    pub fn rows(&self) -> Rows {
+        match self.dtype {
+            FloatDtype::BF16 => Rows::BF16,
+            _ => Rows::F16,
+        }
+    }
+
     /// Bits of a half whose last place counts 1, and its value.
     fn magic(&self) -> (u32, f32) {
         match self.dtype {
@@ -109,8 +118,12 @@ impl Rule {
         self.groups_in_step() * 2 * self.shape.tiling.tiles
     }
 
-    /// Steps that scales are read ahead: a divisor of the stages, so that no register moves while it is on its way.
+    /// Steps that scales are read ahead: 0 or a divisor of the stages, so that no register moves while it is on its way.
     pub fn early(&self) -> usize {
+        if self.shape.tiling.way == Way::Warpgroups && self.sums_groups() {
+            // Sums leave no registers, and need their scales some hundred cycles after the step began.
+            return 0;
+        }
         let stages = self.shape.tiling.stages;
         let held = |early: &usize| stages.is_multiple_of(*early) && early * self.in_step() <= 16;
         (1..=stages).rev().find(held).unwrap_or(1)
@@ -140,6 +153,11 @@ impl Rule {
         } else {
             b / self.run
         }
+    }
+
+    /// Whether a sum begins with half `q` of block `b`.
+    pub fn begins_group(&self, b: usize, q: usize) -> bool {
+        self.sums_groups() && (self.half_blocks || q == 0 && b % self.run == 0)
     }
 
     /// Whether a sum ends with half `q` of block `b`.
@@ -275,6 +293,108 @@ pub(super) fn of_step(
     found
 }
 
+/// Scales and zero points that a plane needs in some steps, where it needs them before the end.
+#[derive(CubeType)]
+pub(super) struct Parameters {
+    pub scales: Array<f32>,
+    pub zeros: Array<f32>,
+}
+
+/// Those of the first steps: later ones are on their way while a step is computed.
+#[cube]
+pub(super) fn parameters(
+    scales: &Array<f32>,
+    zeros: &Array<f32>,
+    place: &Place,
+    sizes: &Sizes,
+    #[comptime] rule: Rule,
+) -> Parameters {
+    let (in_step, early) = comptime!((rule.in_step(), rule.early()));
+    let channel = (place.first_tile + place.own_tile) * 16 + place.lane / 4;
+    let mut held = Parameters {
+        scales: Array::<f32>::new(comptime!(early.max(1) * in_step)),
+        zeros: Array::<f32>::new(comptime!(early.max(1) * in_step)),
+    };
+    #[unroll]
+    for step in 0..early {
+        if comptime!(rule.uses_scales()) {
+            let found = of_step(scales, place.first_step + step, place.plane_k, channel, sizes, rule);
+            #[unroll]
+            for i in 0..in_step {
+                held.scales[comptime!(step * in_step + i)] = found[i];
+            }
+        }
+        if comptime!(rule.uses_zeros()) {
+            let found = of_step(zeros, place.first_step + step, place.plane_k, channel, sizes, rule);
+            #[unroll]
+            for i in 0..in_step {
+                held.zeros[comptime!(step * in_step + i)] = found[i];
+            }
+        }
+    }
+    held
+}
+
+/// Those of step `step`, in stage `s`, whose place in `held` those of a later step take.
+#[cube]
+pub(super) fn take(
+    held: &mut Parameters,
+    scales: &Array<f32>,
+    zeros: &Array<f32>,
+    place: &Place,
+    step: usize,
+    sizes: &Sizes,
+    #[comptime] s: usize,
+    #[comptime] rule: Rule,
+) -> Parameters {
+    let (in_step, early) = comptime!((rule.in_step(), rule.early()));
+    let channel = (place.first_tile + place.own_tile) * 16 + place.lane / 4;
+    let first = comptime!(s % early.max(1) * in_step);
+    let mut taken = Parameters {
+        scales: Array::<f32>::new(in_step),
+        zeros: Array::<f32>::new(in_step),
+    };
+    if comptime!(rule.uses_scales()) {
+        let found = of_step(
+            scales,
+            place.first_step + step + early,
+            place.plane_k,
+            channel,
+            sizes,
+            rule,
+        );
+        #[unroll]
+        for i in 0..in_step {
+            if comptime!(early == 0) {
+                taken.scales[i] = found[i];
+            } else {
+                taken.scales[i] = held.scales[comptime!(first + i)];
+                held.scales[comptime!(first + i)] = found[i];
+            }
+        }
+    }
+    if comptime!(rule.uses_zeros()) {
+        let found = of_step(
+            zeros,
+            place.first_step + step + early,
+            place.plane_k,
+            channel,
+            sizes,
+            rule,
+        );
+        #[unroll]
+        for i in 0..in_step {
+            if comptime!(early == 0) {
+                taken.zeros[i] = found[i];
+            } else {
+                taken.zeros[i] = held.zeros[comptime!(first + i)];
+                held.zeros[comptime!(first + i)] = found[i];
+            }
+        }
+    }
+    taken
+}
+
 /// `sums` zeros for the tiles of a plane.
 #[cube]
 pub(super) fn no_sums(#[comptime] tiling: Tiling) -> Sequence<Array<Pair<f32>>> {
@@ -287,6 +407,60 @@ pub(super) fn no_sums(#[comptime] tiling: Tiling) -> Sequence<Array<Pair<f32>>> 
         sums.push(zeros);
     }
     sums
+}
+
+/// What codes of the `i`-th tile of a plane are made halves with, in the `r`-th group of a step: of channels g and g + 8.
+#[derive(CubeType)]
+pub(super) struct Codes {
+    origins: Array<f32>,
+    scale: Array<f32>,
+    middle: Array<f32>,
+}
+
+#[cube]
+pub(super) fn codes_of(
+    scales: &Array<f32>,
+    zeros: &Array<f32>,
+    sizes: &Sizes,
+    #[comptime] r: usize,
+    #[comptime] i: usize,
+    #[comptime] rule: Rule,
+) -> Codes {
+    let mut origins = Array::<f32>::new(2usize);
+    let mut scale = Array::<f32>::new(2usize);
+    let mut middle = Array::<f32>::new(2usize);
+    #[unroll]
+    for h in 0..2usize {
+        let of = comptime!((r * rule.shape.tiling.tiles + i) * 2 + h);
+        let mut origin = sizes.zero_point;
+        if comptime!(rule.zero == Zero::Blocks) {
+            origin = zeros[of];
+        }
+        origins[h] = origin + comptime!(rule.below());
+        if comptime!(rule.zero == Zero::Float) {
+            scale[h] = scales[of];
+            middle[h] = zeros[of];
+        }
+    }
+    Codes { origins, scale, middle }
+}
+
+/// The first operand of the 16 k `half` of half `q` of a block.
+#[cube]
+pub(super) fn first_operand<F: Float>(
+    line: Line,
+    codes: &Codes,
+    sizes: &Sizes,
+    #[comptime] q: usize,
+    #[comptime] half: usize,
+    #[comptime] rule: Rule,
+) -> Array<Pair<F>> {
+    let word = comptime!(if rule.shape.container == 8 {
+        2 * half
+    } else {
+        2 * q + half
+    });
+    channels_of::<F>(line, &codes.origins, &codes.scale, &codes.middle, sizes, word, rule)
 }
 
 /// Adds the products of half a block, 32 k, to `acc`: `rows` holds a line for each tile of rows, `lines` for each tile of channels; the group
@@ -307,30 +481,10 @@ pub(super) fn multiply<F: Float>(
     let (rt, mt) = comptime!((rule.shape.tiling.tiles, rule.shape.tiling.rows));
     #[unroll]
     for i in 0..rt {
-        let mut origins = Array::<f32>::new(2usize);
-        let mut scale = Array::<f32>::new(2usize);
-        let mut middle = Array::<f32>::new(2usize);
-        #[unroll]
-        for h in 0..2usize {
-            let of = comptime!((r * rt + i) * 2 + h);
-            let mut origin = sizes.zero_point;
-            if comptime!(rule.zero == Zero::Blocks) {
-                origin = zeros[of];
-            }
-            origins[h] = origin + comptime!(rule.below());
-            if comptime!(rule.zero == Zero::Float) {
-                scale[h] = scales[of];
-                middle[h] = zeros[of];
-            }
-        }
+        let codes = codes_of(scales, zeros, sizes, r, i, rule);
         #[unroll]
         for half in 0..2usize {
-            let word = comptime!(if rule.shape.container == 8 {
-                2 * half
-            } else {
-                2 * q + half
-            });
-            let a = channels_of::<F>(lines[i], &origins, &scale, &middle, sizes, word, rule);
+            let a = first_operand::<F>(lines[i], &codes, sizes, q, half, rule);
             #[unroll]
             for j in 0..mt {
                 let mut b = Array::<u32>::new(2usize);
@@ -424,17 +578,8 @@ pub(super) fn finish<F: Float>(
             #[unroll]
             for h in 0..2usize {
                 let channel = (first_tile + place.own_tile + i) * 16 + comptime!(8 * h) + place.lane / 4;
-                let of = channel_of::<F>(min(channel, n - 1), scales, bias, rule);
                 // All values before any is stored: stores ask whether the row exists, and no value waits for that.
-                let mut values = Array::<F>::new(comptime!(2 * mt));
-                #[unroll]
-                for j in 0..mt {
-                    let own = sums.index(comptime!(i * mt + j));
-                    #[unroll]
-                    for e in 0..2usize {
-                        values[comptime!(2 * j + e)] = output::<F>(own[h][e], &of, sizes, rule);
-                    }
-                }
+                let values = outputs_of::<F>(sums, place, scales, bias, sizes, i, h, rule);
                 #[unroll]
                 for at in 0..comptime!(2 * mt) {
                     let row = first_row + place.own_row + comptime!(at / 2 * 8 + at % 2) + 2 * (place.lane % 4);
@@ -446,6 +591,61 @@ pub(super) fn finish<F: Float>(
         }
     }
 }
+
+/// The outputs of channel g (`h` = 0) or g + 8 of the plane's `i`-th tile: of rows 2t and 2t + 1 of each tile of 8.
+#[cube]
+pub(super) fn outputs_of<F: Float>(
+    sums: &Sequence<Array<Pair<f32>>>,
+    place: &Place,
+    scales: &Array<f32>,
+    bias: &Array<F>,
+    sizes: &Sizes,
+    #[comptime] i: usize,
+    #[comptime] h: usize,
+    #[comptime] rule: Rule,
+) -> Array<F> {
+    let mt = comptime!(rule.shape.tiling.rows);
+    let channel = (place.first_tile + place.own_tile + i) * 16 + comptime!(8 * h) + place.lane / 4;
+    let of = channel_of::<F>(min(channel, sizes.n as usize - 1), scales, bias, rule);
+    let mut values = Array::<F>::new(comptime!(2 * mt));
+    #[unroll]
+    for j in 0..mt {
+        let own = sums.index(comptime!(i * mt + j));
+        #[unroll]
+        for e in 0..2usize {
+            values[comptime!(2 * j + e)] = output::<F>(own[h][e], &of, sizes, rule);
+        }
+    }
+    values
+}
+
+/// Outputs of the sums of slices, `partial [slice][rows][N]`: they join in the order of the slices.
+#[cube(launch_unchecked)]
+pub(super) fn join<F: Float>(
+    partial: &Array<f32>,
+    scales: &Array<f32>,
+    bias: &Array<F>,
+    y: &mut Array<F>,
+    sizes: Sizes,
+    #[comptime] rule: Rule,
+    #[define(F)] _dtype: StorageType,
+) {
+    let (rows, n) = (sizes.rows as usize, sizes.n as usize);
+    let channel = CUBE_POS_X as usize * JOINED + UNIT_POS as usize;
+    let row = CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize;
+    if channel < n && row < rows {
+        let of = channel_of::<F>(channel, scales, bias, rule);
+        let mut sum = partial[row * n + channel];
+        #[unroll]
+        for slice in 1..comptime!(rule.shape.tiling.slices) {
+            sum += partial[(slice * rows + row) * n + channel];
+        }
+        y[row * n + channel] = output::<F>(sum, &of, &sizes, rule);
+    }
+}
+
+/// Units of a cube of [`join`], a channel each.
+pub(super) const JOINED: usize = 256;
 
 /// Outputs that a unit computes before it stores them, where planes share K.
 const BATCH: usize = 8;

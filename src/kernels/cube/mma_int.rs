@@ -13,18 +13,19 @@ use super::ring::{
     Line, NoShapes, Place, Shape, Source, SourceArgs, enter, exchange, leave, place_of, prepare, replace, retyped,
     start, tile_lines,
 };
-use super::select::Tiling;
+use super::select::{Tiling, Way};
 use super::weight::CubeWeight;
+use super::wgmma_int;
 use crate::dtype::FloatDtype;
 use cubecl::prelude::*;
 
 type Four = Vector<i8, Const<4>>;
-type Pair<T> = Vector<T, Const<2>>;
+pub(super) type Pair<T> = Vector<T, Const<2>>;
 
 /// What a compiled kernel is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Rule {
-    shape: Shape,
+pub(super) struct Rule {
+    pub shape: Shape,
     /// Several scales along K.
     grouped: bool,
     /// A group is half a block: 32 codes.
@@ -36,10 +37,26 @@ struct Rule {
     /// Sums of a group are the last places of a float.
     in_bits: bool,
     bias: bool,
-    dtype: FloatDtype,
+    pub dtype: FloatDtype,
 }
 
 impl Rule {
+    /// For outputs of `dtype`; `runs`: see [`Shape`].
+    fn new<R: Runtime>(weight: &CubeWeight<R>, tiling: Tiling, runs: bool, dtype: FloatDtype, bias: bool) -> Self {
+        let layout = weight.layout;
+        let grouped = layout.groups() > 1;
+        Self {
+            shape: Shape::new(tiling, container(layout.bits), 1, runs, layout.k / BLOCK),
+            grouped,
+            half_blocks: grouped && layout.group < BLOCK,
+            group_blocks: if grouped { (layout.group / BLOCK).max(1) } else { 1 },
+            shifted: is_shifted(&weight.activation),
+            in_bits: grouped && layout.group <= IN_BITS,
+            bias,
+            dtype,
+        }
+    }
+
     /// What a sum begins at.
     fn start(&self) -> i32 {
         if self.in_bits { 0x4b40_0000 } else { 0 }
@@ -51,11 +68,11 @@ const IN_BITS: usize = 128;
 
 /// The numbers of a product.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Sizes {
-    rows: u32,
-    n: u32,
+pub(super) struct Sizes {
+    pub rows: u32,
+    pub n: u32,
     /// Blocks of 64 k.
-    blocks: u32,
+    pub blocks: u32,
     /// The bits of a NaN.
     nan: u32,
     /// 0.
@@ -64,7 +81,7 @@ struct Sizes {
 
 /// The first operand of step `q`, of 4 codes a register: 8-bit codes as they are, 4-bit codes times 16.
 #[cube]
-fn channels_of(line: Line, #[comptime] container: usize, #[comptime] q: usize) -> Array<u32> {
+pub(super) fn channels_of(line: Line, #[comptime] container: usize, #[comptime] q: usize) -> Array<u32> {
     let mut a = Array::<u32>::new(4usize);
     if comptime!(container == 8) {
         #[unroll]
@@ -165,13 +182,13 @@ fn product<F: Float>(
     start(&mut ring, source, &place, shape);
 
     let n = sizes.n as usize;
-    let (first_tile, first_row) = (place.first_tile, place.first_row);
-    let (own_tile, own_row, plane_k) = (place.own_tile, place.own_row, place.plane_k);
+    let first_tile = place.first_tile;
+    let (own_tile, plane_k) = (place.own_tile, place.plane_k);
     let rounds = place.steps.div_ceil(stages);
     let def = cmma::MmaDefinition::<i8, i8, i32>::new(16usize, 8usize, 32usize);
     let mt = comptime!(tiling.rows);
     let rt = comptime!(tiling.tiles);
-    let (g, t) = (place.lane / 4, place.lane % 4);
+    let g = place.lane / 4;
     let mut acc = Sequence::<Array<Pair<i32>>>::new();
     let mut total = Sequence::<Array<Pair<f32>>>::new();
     #[unroll]
@@ -282,10 +299,33 @@ fn product<F: Float>(
         }
     }
 
+    finish::<F>(&acc, &total, &place, parameters, scales, sums, bias, y, &sizes, rule);
+}
+
+/// Writes the outputs of `acc`, or of `total` where there are groups; planes that share K add theirs.
+#[cube]
+fn finish<F: Float>(
+    acc: &Sequence<Array<Pair<i32>>>,
+    total: &Sequence<Array<Pair<f32>>>,
+    place: &Place,
+    parameters: &Array<f32>,
+    scales: &Array<f32>,
+    sums: &Array<i32>,
+    bias: &Array<F>,
+    y: &mut Array<F>,
+    sizes: &Sizes,
+    #[comptime] rule: Rule,
+) {
+    let tiling = comptime!(rule.shape.tiling);
+    let (n, last_row) = (sizes.n as usize, sizes.rows as usize - 1);
+    let (first_tile, first_row) = (place.first_tile, place.first_row);
+    let (own_tile, own_row) = (place.own_tile, place.own_row);
+    let (rt, mt) = comptime!((tiling.tiles, tiling.rows));
+    let (g, t) = (place.lane / 4, place.lane % 4);
     if comptime!(tiling.planes_k > 1) {
         // Integers add up in any order.
         let (channels, cube_rows) = comptime!((tiling.cube_channels(), tiling.cube_rows()));
-        let shared = exchange(&acc, &place, tiling);
+        let shared = exchange(acc, place, tiling);
         // A unit has a channel of its own, and every few rows of it.
         let units = comptime!(tiling.planes() * 32);
         let (own, step) = (UNIT_POS as usize, comptime!(units / channels));
@@ -325,32 +365,14 @@ fn product<F: Float>(
             }
         }
     } else {
-        let token_scales = of_rows::<f32>(parameters, &place, last_row, 0usize, rule);
-        let token_points = of_rows::<i32>(parameters, &place, last_row, 1usize, rule);
+        let rows = token_parameters(parameters, place, sizes, rule);
         #[unroll]
         for i in 0..rt {
             #[unroll]
             for h in 0..2usize {
                 let channel = (first_tile + own_tile + i) * 16 + comptime!(h * 8) + g;
-                let of = channel_of::<F>(min(channel, n - 1), scales, sums, bias, rule);
                 // All values before any is stored: stores ask whether the row exists, and no value waits for that.
-                let mut values = Array::<F>::new(comptime!(2 * mt));
-                #[unroll]
-                for j in 0..mt {
-                    #[unroll]
-                    for e in 0..2usize {
-                        let token = token_scales[j][e];
-                        let value = if comptime!(rule.grouped) {
-                            total.index(comptime!(i * mt + j))[h][e] * token
-                        } else {
-                            let sum = acc.index(comptime!(i * mt + j))[h][e];
-                            value_of::<F>(sum, token, token_points[j][e], &of, sizes.zero, rule)
-                        };
-                        values[comptime!(2 * j + e)] = output::<F>(
-                            value, of.bias, token, sizes.nan, sizes.zero, rule.bias, rule.dtype, true,
-                        );
-                    }
-                }
+                let values = outputs_of::<F>(acc, total, &rows, place, scales, sums, bias, sizes, i, h, rule);
                 #[unroll]
                 for at in 0..comptime!(2 * mt) {
                     let row = first_row + own_row + comptime!(at / 2 * 8 + at % 2) + 2 * t;
@@ -361,6 +383,65 @@ fn product<F: Float>(
             }
         }
     }
+}
+
+/// Scales and zero points of the rows of this lane.
+#[derive(CubeType)]
+pub(super) struct TokenParameters {
+    scales: Array<Pair<f32>>,
+    points: Array<Pair<i32>>,
+}
+
+#[cube]
+pub(super) fn token_parameters(
+    parameters: &Array<f32>,
+    place: &Place,
+    sizes: &Sizes,
+    #[comptime] rule: Rule,
+) -> TokenParameters {
+    let last_row = sizes.rows as usize - 1;
+    TokenParameters {
+        scales: of_rows::<f32>(parameters, place, last_row, 0usize, rule),
+        points: of_rows::<i32>(parameters, place, last_row, 1usize, rule),
+    }
+}
+
+/// The outputs of channel g (`h` = 0) or g + 8 of the plane's `i`-th tile: of rows 2t and 2t + 1 of each tile of 8.
+#[cube]
+pub(super) fn outputs_of<F: Float>(
+    acc: &Sequence<Array<Pair<i32>>>,
+    total: &Sequence<Array<Pair<f32>>>,
+    rows: &TokenParameters,
+    place: &Place,
+    scales: &Array<f32>,
+    sums: &Array<i32>,
+    bias: &Array<F>,
+    sizes: &Sizes,
+    #[comptime] i: usize,
+    #[comptime] h: usize,
+    #[comptime] rule: Rule,
+) -> Array<F> {
+    let mt = comptime!(rule.shape.tiling.rows);
+    let channel = (place.first_tile + place.own_tile + i) * 16 + comptime!(h * 8) + place.lane / 4;
+    let of = channel_of::<F>(min(channel, sizes.n as usize - 1), scales, sums, bias, rule);
+    let mut values = Array::<F>::new(comptime!(2 * mt));
+    #[unroll]
+    for j in 0..mt {
+        #[unroll]
+        for e in 0..2usize {
+            let token = rows.scales[j][e];
+            let value = if comptime!(rule.grouped) {
+                total.index(comptime!(i * mt + j))[h][e] * token
+            } else {
+                let sum = acc.index(comptime!(i * mt + j))[h][e];
+                value_of::<F>(sum, token, rows.points[j][e], &of, sizes.zero, rule)
+            };
+            values[comptime!(2 * j + e)] = output::<F>(
+                value, of.bias, token, sizes.nan, sizes.zero, rule.bias, rule.dtype, true,
+            );
+        }
+    }
+    values
 }
 
 /// Outputs that a unit computes before it stores them, where planes share K.
@@ -443,20 +524,10 @@ pub(super) fn int_product<R: Runtime>(
     let (tiles, blocks, inner) = (layout.n.div_ceil(TILE), layout.k / BLOCK, 4 * tile_lines(container));
     // Few copies a stage.
     let runs = rows <= 64;
-    let rule = Rule {
-        shape: Shape::new(tiling, container, 1, runs, blocks),
-        grouped: layout.groups() > 1,
-        half_blocks: layout.group < BLOCK && layout.groups() > 1,
-        group_blocks: if layout.groups() > 1 {
-            (layout.group / BLOCK).max(1)
-        } else {
-            1
-        },
-        shifted: is_shifted(&weight.activation),
-        in_bits: layout.groups() > 1 && layout.group <= IN_BITS,
-        bias: bias.is_some(),
-        dtype,
-    };
+    let rule = Rule::new(weight, tiling, runs, dtype, bias.is_some());
+    if tiling.way == Way::Warpgroups {
+        return wgmma_int::int_product(weight, x, rows, rule, bias);
+    }
     let source = if runs {
         SourceArgs::Runs(x.codes.arg_of(16), weight.words.arg_of(16))
     } else {
@@ -465,11 +536,13 @@ pub(super) fn int_product<R: Runtime>(
                 [blocks, rows, 16],
                 [rows * 16, 16, 1],
                 [tiling.blocks, tiling.cube_rows(), 16],
+                TensorMapSwizzle::None,
             ),
             weight.words.map(
                 [tiles, blocks, inner],
                 [blocks * inner, inner, 1],
                 [tiling.cube_tiles(), tiling.blocks, inner],
+                TensorMapSwizzle::None,
             ),
         )
     };
@@ -493,10 +566,16 @@ pub(super) fn int_product<R: Runtime>(
             bias.unwrap_or(&y).arg(),
             y.arg(),
             (!runs).then(|| y.arg()),
-            SizesLaunch::new(rows as u32, layout.n as u32, blocks as u32, f32::NAN.to_bits(), 0),
+            numbers(weight, rows),
             rule,
             super::storage(dtype),
         );
     }
     y
+}
+
+/// The numbers of a product of `rows` rows.
+pub(super) fn numbers<R: Runtime>(weight: &CubeWeight<R>, rows: usize) -> SizesLaunch<R> {
+    let (n, blocks) = (weight.layout.n as u32, (weight.layout.k / BLOCK) as u32);
+    SizesLaunch::new(rows as u32, n, blocks, f32::NAN.to_bits(), 0)
 }

@@ -23,7 +23,12 @@ mod product_int;
 mod ring;
 mod rows;
 mod select;
+mod store;
+mod transpose;
 mod weight;
+mod wgmma;
+mod wgmma_float;
+mod wgmma_int;
 
 pub use weight::CubeWeight;
 
@@ -35,6 +40,7 @@ use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use layout::{Arrangement, Layout};
+use select::Way;
 
 /// Activations on a device as integers and their scales, see [`CubeWeight::quantize`].
 pub struct CubeActivation {
@@ -98,7 +104,11 @@ impl<R: Runtime> CubeWeight<R> {
         let codes = if self.layout.arrangement == Arrangement::Streams {
             activation::quantize(self, x, rows, dtype, Order::Chunks)
         } else {
-            activation_blocks::quantize(self, x, rows, dtype)
+            let order = match self.tiling(rows, dtype) {
+                Some(tiling) if tiling.way == Way::Warpgroups => Order::Boxes,
+                _ => Order::Blocks,
+            };
+            activation_blocks::quantize(self, x, rows, dtype, order)
                 .unwrap_or_else(|| activation::quantize(self, x, rows, dtype, Order::Blocks))
         };
         CubeActivation {
@@ -118,7 +128,12 @@ impl<R: Runtime> CubeWeight<R> {
             self.layout
         );
         let (rows, dtype) = (x.rows, x.dtype);
-        let y = match self.tiling(rows, dtype) {
+        let tiling = match x.codes.order {
+            Order::Chunks => None,
+            Order::Blocks => self.ring_tiling(rows, dtype),
+            Order::Boxes => self.tiling(rows, dtype),
+        };
+        let y = match tiling {
             Some(tiling) => mma_int::int_product(self, &x.codes, rows, tiling, dtype, bias.as_ref()),
             None => product_int::int_product(self, &x.codes, rows, dtype, bias.as_ref()),
         };

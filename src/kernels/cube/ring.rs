@@ -3,7 +3,7 @@
 //! A stage holds some blocks of 64 k: the tiles of the cube's channels, and its rows. `full` counts the bytes of the copies, `empty`
 //! the planes that are done with a stage.
 
-use super::select::Tiling;
+use super::select::{Tiling, Way};
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::barrier::Barrier;
 use cubecl::prelude::*;
@@ -61,6 +61,8 @@ pub(super) struct Shape {
     pub pieces: usize,
     /// Stages are copied as runs.
     pub runs: bool,
+    /// The pieces that a row has in a block are one box, swizzled, as [`wgmma`](super::wgmma) reads it.
+    pub swizzled: bool,
     /// Stages cover K without a rest.
     pub whole: bool,
     /// Rounds of the ring cover the stages without a rest.
@@ -75,8 +77,9 @@ impl Shape {
             container,
             pieces,
             runs,
+            swizzled: tiling.way == Way::Warpgroups,
             whole: blocks.is_multiple_of(tiling.blocks),
-            even: blocks.div_ceil(tiling.blocks).is_multiple_of(tiling.stages),
+            even: (blocks.div_ceil(tiling.blocks) / tiling.slices).is_multiple_of(tiling.stages),
         }
     }
 
@@ -97,6 +100,16 @@ impl Shape {
         } else {
             4 * self.pieces * self.tiling.blocks * self.tiling.cube_rows()
         }
+    }
+
+    /// Boxes of a row in a block.
+    fn boxes(&self) -> usize {
+        if self.swizzled { 1 } else { self.pieces }
+    }
+
+    /// Bytes at whose multiples stages of activations begin.
+    fn alignment(&self) -> usize {
+        if self.swizzled { 1024 } else { 128 }
     }
 
     /// Lines from a piece of a row to the next piece.
@@ -140,8 +153,11 @@ pub(super) struct Place {
     /// The cube's.
     pub first_tile: usize,
     pub first_row: usize,
-    /// Steps of the cube along K.
+    /// The first step of the cube's slice of K, and how many it has.
+    pub first_step: usize,
     pub steps: usize,
+    /// Which slice that is.
+    pub slice: usize,
     pub lane: usize,
     plane: usize,
     /// Which of the planes that share K this is.
@@ -167,13 +183,24 @@ pub(super) fn place_of(rows: u32, n: u32, blocks: u32, #[comptime] shape: Shape)
     let own_tile = plane_n * comptime!(tiling.tiles);
     let own_row = plane_m * comptime!(tiling.rows * 8);
     let share = comptime!(shape.share());
+    let slices = comptime!(tiling.slices);
+    let mut steps = blocks.div_ceil(comptime!(tiling.blocks));
+    let mut column = CUBE_POS_X as usize;
+    let mut slice = 0usize.runtime();
+    if comptime!(slices > 1) {
+        steps = steps / slices;
+        slice = column % slices;
+        column = column / slices;
+    }
     Place {
         rows: rows as usize,
         blocks,
         tiles: (n as usize).div_ceil(16),
-        first_tile: CUBE_POS_X as usize * comptime!(tiling.cube_tiles()),
+        first_tile: column * comptime!(tiling.cube_tiles()),
         first_row: (CUBE_POS_Y as usize + CUBE_POS_Z as usize * CUBE_COUNT_Y as usize) * comptime!(tiling.cube_rows()),
-        steps: blocks.div_ceil(comptime!(tiling.blocks)),
+        first_step: slice * steps,
+        steps,
+        slice,
         lane,
         plane,
         plane_k,
@@ -202,7 +229,7 @@ pub(super) struct Ring {
 pub(super) fn prepare(#[comptime] shape: Shape) -> Ring {
     let stages = comptime!(shape.tiling.stages);
     let w = SharedMemory::<Line>::new_aligned(comptime!(stages * shape.w_stage()), 128usize);
-    let x = SharedMemory::<Line>::new_aligned(comptime!(stages * shape.x_stage()), 128usize);
+    let x = SharedMemory::<Line>::new_aligned(comptime!(stages * shape.x_stage()), shape.alignment());
     let mut full = Sequence::<Shared<Barrier>>::new();
     let mut empty = Sequence::<Shared<Barrier>>::new();
     #[unroll]
@@ -291,7 +318,7 @@ fn fill(
     let full = ring.full.index(slot);
     match source {
         Source::Maps(x, words) => {
-            let block = (step * tiling.blocks) as i32;
+            let block = ((place.first_step + step) * tiling.blocks) as i32;
             full.arrive_and_expect_tx(1u32, comptime!(((w_stage + x_stage) * 16) as u32));
             full.tma_load_3d(
                 words,
@@ -307,7 +334,7 @@ fn fill(
                 &mut ring
                     .x
                     .slice_mut(comptime!(slot * x_stage), comptime!((slot + 1) * x_stage)),
-                comptime!(pieces as i32) * block,
+                comptime!(shape.boxes() as i32) * block,
                 first_row as i32,
                 0i32,
             );

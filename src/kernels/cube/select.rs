@@ -16,6 +16,8 @@ pub(super) struct Hardware {
     pub bf16: bool,
     /// Bulk copies into shared memory that a barrier counts.
     pub bulk: bool,
+    /// `wgmma`, which Hopper alone has.
+    pub warpgroups: bool,
     /// Bytes of shared memory that a cube may have.
     pub shared: usize,
     /// Multiprocessors.
@@ -43,6 +45,9 @@ impl Hardware {
             f16: plane && mma(ElemType::Float(FloatKind::F16), float, 16),
             bf16: plane && mma(ElemType::Float(FloatKind::BF16), float, 16),
             bulk: properties.features.tma.contains(Tma::Base),
+            // Later ones have the wider copies.
+            warpgroups: properties.features.tma.contains(Tma::Base)
+                && !properties.features.tma.contains(Tma::Im2colWide),
             shared: hardware.max_shared_memory_size,
             processors: hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
         }
@@ -115,8 +120,20 @@ pub(super) struct Tiling {
     pub stages: usize,
     /// Steps from the last reading of a stage to its next filling: with 2, no plane waits for another.
     pub slack: usize,
-    /// Operands go from device memory to registers, a step ahead; there is no ring.
-    pub direct: bool,
+    /// Slices of K that cubes of their own multiply; sums of slices join afterwards.
+    pub slices: usize,
+    pub way: Way,
+}
+
+/// How operands reach the matrix instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Way {
+    /// Through a ring of stages in shared memory, and each plane's registers.
+    Ring,
+    /// From device memory to registers, a step ahead; there is no ring.
+    Direct,
+    /// Through the ring; four planes multiply rows in shared memory (`wgmma`).
+    Warpgroups,
 }
 
 impl Tiling {
@@ -180,10 +197,80 @@ impl Tiling {
     }
 }
 
+/// Two or four groups of four planes; `None` where the ring serves better. The time of a candidate is a guess in µs from an H200.
+fn warpgroups(hardware: &Hardware, problem: &Problem, rows: usize) -> Option<Tiling> {
+    let tiling = |tiles, rows, planes_m, blocks| Tiling {
+        tiles,
+        rows,
+        planes_n: 8,
+        planes_m,
+        planes_k: 1,
+        blocks,
+        stages: 4,
+        slack: 2,
+        slices: 1,
+        way: Way::Warpgroups,
+    };
+    let large = problem.n * problem.k >= 1 << 25;
+    // With the time of 2^32 products in ms, which a small cube does not reach: it reads more for each.
+    let candidates = if problem.int8 {
+        if problem.is_grouped() || rows <= 64 {
+            return None;
+        }
+        vec![(tiling(1, 16, 2, 2), 0.9)]
+    } else if rows <= 32 {
+        return None;
+    } else if rows <= 64 {
+        // The ring serves them as well, but where the weight is large.
+        if !large {
+            return None;
+        }
+        vec![(
+            Tiling {
+                stages: 3,
+                slack: 1,
+                ..tiling(1, 8, 1, 4)
+            },
+            2.0,
+        )]
+    } else {
+        vec![(tiling(2, 16, 1, 2), 1.5), (tiling(1, 16, 1, 2), 2.0)]
+    };
+    let cubes = |tiling: &Tiling| {
+        problem.n.div_ceil(tiling.cube_channels()) * rows.div_ceil(tiling.cube_rows()) * tiling.slices
+    };
+    let slices = |tiling: &Tiling, slices: usize| {
+        // A launch more, which only a large weight is worth. Integers have no sums of slices.
+        let whole = (problem.k / BLOCK).is_multiple_of(slices * tiling.blocks) && problem.k / BLOCK >= 16 * slices;
+        slices == 1 || whole && large && !problem.int8
+    };
+    let time = |(tiling, time): &(Tiling, f64)| {
+        let products = (tiling.cube_channels() * tiling.cube_rows() * problem.k / tiling.slices) as f64;
+        let waves = cubes(tiling).div_ceil(hardware.processors) as f64;
+        let joined = ((tiling.slices + 1) * rows * problem.n) as f64;
+        let join = if tiling.slices > 1 { 3.0 + joined * 1.3e-6 } else { 0.0 };
+        waves * (products / (1u64 << 32) as f64 * 1000.0 * time + 5.0) + join
+    };
+    candidates
+        .into_iter()
+        .flat_map(|(tiling, time)| [1, 2, 4].map(|slices| (Tiling { slices, ..tiling }, time)))
+        .filter(|(tiling, _)| slices(tiling, tiling.slices) && 4 * cubes(tiling) >= 3 * hardware.processors)
+        .min_by(|a, b| time(a).total_cmp(&time(b)))
+        .map(|(tiling, _)| tiling)
+}
+
 /// The tiling of `rows` rows of activations with codes of `code` bits.
 pub(super) fn tiling(hardware: &Hardware, problem: &Problem, rows: usize, code: usize) -> Tiling {
     if problem.float && rows <= 8 {
         return direct(hardware, problem);
+    }
+    let warpgroups = hardware
+        .warpgroups
+        .then(|| warpgroups(hardware, problem, rows))
+        .flatten();
+    if let Some(tiling) = warpgroups {
+        let blocks = problem.k / BLOCK / tiling.slices;
+        return tiling.filled(hardware.shared, code, problem.activation_bytes(), blocks);
     }
     let tiling = match rows {
         // Wide enough for a wave of cubes that read shared memory less often.
@@ -196,7 +283,8 @@ pub(super) fn tiling(hardware: &Hardware, problem: &Problem, rows: usize, code: 
             blocks: 2,
             stages: 4,
             slack: 1,
-            direct: false,
+            slices: 1,
+            way: Way::Ring,
         },
         // Two cubes over the rows, each of twice the channels: the rows come from the L2 half as often.
         33..=64 if problem.float && problem.n.div_ceil(TILE) <= 2 * hardware.processors => Tiling {
@@ -208,7 +296,8 @@ pub(super) fn tiling(hardware: &Hardware, problem: &Problem, rows: usize, code: 
             blocks: 8,
             stages: 3,
             slack: 2,
-            direct: false,
+            slices: 1,
+            way: Way::Ring,
         },
         0..=64 => few(hardware, problem, rows),
         _ => many(hardware, problem, rows),
@@ -238,7 +327,8 @@ fn direct(hardware: &Hardware, problem: &Problem) -> Tiling {
         blocks: 2 * planes_k,
         stages: 1,
         slack: 1,
-        direct: true,
+        slices: 1,
+        way: Way::Direct,
     }
 }
 
@@ -275,7 +365,8 @@ fn few(hardware: &Hardware, problem: &Problem, rows: usize) -> Tiling {
         },
         stages: 4,
         slack: 2,
-        direct: false,
+        slices: 1,
+        way: Way::Ring,
     }
 }
 
@@ -290,7 +381,8 @@ fn many(hardware: &Hardware, problem: &Problem, rows: usize) -> Tiling {
         blocks: 2,
         stages: 4,
         slack: 2,
-        direct: false,
+        slices: 1,
+        way: Way::Ring,
     };
     // With the time of a product of their size in percent of the first: a smaller one reads shared memory more often. Sums of groups take
     // as many registers as sums.
@@ -324,6 +416,7 @@ mod tests {
         f16: true,
         bf16: true,
         bulk: true,
+        warpgroups: true,
         shared: 232_448,
         processors: 132,
     };
@@ -358,6 +451,7 @@ mod tests {
             f16: false,
             bf16: false,
             bulk: false,
+            warpgroups: false,
             shared: 32_768,
             processors: 1,
         };
@@ -405,6 +499,41 @@ mod tests {
     }
 
     #[test]
+    fn many_rows_of_a_large_weight_take_warpgroups_where_the_device_has_them() {
+        let int8 = problem(4096, 4096, 4096);
+        let float = Problem {
+            int8: false,
+            float: true,
+            ..problem(14_336, 4096, 128)
+        };
+        let long = Problem {
+            n: 4096,
+            k: 14_336,
+            ..float
+        };
+        let small = Problem { n: 4096, ..float };
+        let of = |hardware: &Hardware, problem: &Problem, rows| {
+            let tiling = tiling(hardware, problem, rows, if problem.int8 { 8 } else { 4 });
+            (tiling.way, tiling.slices)
+        };
+        assert_eq!(of(&H200, &int8, 4096), (Way::Warpgroups, 1));
+        assert_eq!(of(&H200, &int8, 256), (Way::Ring, 1));
+        assert_eq!(of(&H200, &float, 16), (Way::Ring, 1));
+        assert_eq!(of(&H200, &float, 64), (Way::Warpgroups, 1));
+        assert_eq!(of(&H200, &float, 256), (Way::Warpgroups, 1));
+        assert_eq!(of(&H200, &long, 256), (Way::Warpgroups, 4));
+        assert_eq!(of(&H200, &small, 64), (Way::Ring, 1));
+        assert_eq!(of(&H200, &Problem { group: 128, ..int8 }, 4096).0, Way::Ring);
+        let without = Hardware {
+            warpgroups: false,
+            ..H200
+        };
+        for problem in [int8, float, long] {
+            assert_eq!(of(&without, &problem, 4096), (Way::Ring, 1));
+        }
+    }
+
+    #[test]
     fn every_tiling_fits_the_hardware_and_keeps_a_ring() {
         for (n, k) in [
             (16, 64),
@@ -427,19 +556,33 @@ mod tests {
                             tiling.stages * tiling.stage_bytes(code, problem.activation_bytes()) + tiling.exchanged();
                         let about = format!("{n} {k} {group} {rows} {code} {tiling:?}");
                         assert!(bytes + 2048 <= H200.shared, "{about}: {bytes} bytes");
-                        assert!(tiling.direct || tiling.stages >= 3 && tiling.planes() <= 16, "{about}");
-                        assert!(tiling.planes() <= 32, "{about}");
                         assert!(
-                            !tiling.direct || tiling.planes_k == 1 || 2 * tiling.planes_k <= k / BLOCK,
+                            (tiling.way == Way::Direct) || tiling.stages >= 3 && tiling.planes() <= 16,
                             "{about}"
                         );
-                        assert_eq!(tiling.direct, float && rows <= 8, "{about}");
+                        assert!(tiling.planes() <= 32, "{about}");
+                        assert!(
+                            tiling.way != Way::Direct || tiling.planes_k == 1 || 2 * tiling.planes_k <= k / BLOCK,
+                            "{about}"
+                        );
+                        assert_eq!((tiling.way == Way::Direct), float && rows <= 8, "{about}");
                         assert!(tiling.blocks.is_multiple_of(tiling.planes_k), "{about}");
                         assert!(tiling.planes_k == 1 || !problem.is_ordered(), "{about}");
                         assert!(
                             tiling.cube_tiles() <= 256 && tiling.cube_rows() <= 256,
                             "{about}: a box"
                         );
+                        if tiling.way == Way::Warpgroups {
+                            assert!(tiling.planes_n.is_multiple_of(4) && tiling.planes_k == 1, "{about}");
+                            // Outputs in f32 take the place of the ring.
+                            let outputs = 4 * tiling.cube_rows() * (tiling.cube_channels() + 8);
+                            assert!(outputs + 2048 <= H200.shared, "{about}: {outputs} bytes");
+                            let steps = (k / BLOCK).div_ceil(tiling.blocks);
+                            let rest = tiling.slices > 1 && (k / BLOCK) % tiling.blocks != 0;
+                            assert!(!rest && steps.is_multiple_of(tiling.slices), "{about}");
+                        } else {
+                            assert_eq!(tiling.slices, 1, "{about}");
+                        }
                     }
                 }
             }

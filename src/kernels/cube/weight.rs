@@ -179,12 +179,19 @@ impl<R: Runtime> CubeWeight<R> {
         if operand == Operand::Halves && dtype == FloatDtype::F32 {
             return None;
         }
-        Some(select::tiling(
-            &self.hardware,
-            &self.problem,
-            rows,
-            container(self.layout.bits),
-        ))
+        let code = container(self.layout.bits);
+        Some(select::tiling(&self.hardware, &self.problem, rows, code))
+    }
+
+    /// The same without `wgmma`.
+    pub(super) fn ring_tiling(&self, rows: usize, dtype: FloatDtype) -> Option<Tiling> {
+        let hardware = Hardware {
+            warpgroups: false,
+            ..self.hardware
+        };
+        let code = container(self.layout.bits);
+        self.tiling(rows, dtype)
+            .map(|_| select::tiling(&hardware, &self.problem, rows, code))
     }
 
     /// The integer that is subtracted from every code: the zero point, or the middle code of float zero points.
