@@ -187,8 +187,10 @@ where
     .enumerate()
     {
         let w = weight(&mut from, shape, [1, group], dtype, zero);
-        for dtype in [FloatDtype::F16, FloatDtype::BF16] {
-            product::<B>(&mut rng, count, &w, how, dtype, at % 2 == 0, device);
+        // Float activations in f32 take the portable kernels.
+        let dtypes = [FloatDtype::F16, FloatDtype::BF16, FloatDtype::F32];
+        for dtype in &dtypes[..if how.is_quantized() { 3 } else { 2 }] {
+            product::<B>(&mut rng, count, &w, how, *dtype, at % 2 == 0, device);
         }
     }
 }
