@@ -156,7 +156,6 @@ where
     }
 }
 
-/// What matrix instructions serve where a device has them: K and groups that blocks of 64 divide, few and many rows.
 /// On Hopper these take the kernels of `wgmma`: weights that fill the device with cubes of 128 and 256 channels, blocks of K that leave a rest,
 /// rows that do not fill a cube, and K in slices.
 #[cfg(feature = "cuda")]
@@ -195,6 +194,7 @@ where
     }
 }
 
+/// What matrix instructions serve where a device has them: K and groups that blocks of 64 divide, few and many rows.
 fn matrix_instructions<B: Backend>(device: &B::Device)
 where
     Native: QuantKernels<B>,

@@ -39,7 +39,7 @@ impl CpuWeight {
             (Tier::Scalar, _) => Some("no SIMD tier can run here: slower than a float product that has one".into()),
             (Tier::AvxVnni | Tier::Avx2, false) if matches!(self.zero, Zeros::Float { .. }) => Some(format!(
                 "{tier}: every weight with a float zero point is rounded up to twice, so that a layer which stays in a cache is about as \
-                 fast as float at 1 row, 0.8 to 1.5 times, and slower at 2 to 4, down to 0.6; from {MANY_ROWS} rows on it is about as \
+                 fast as float at 1 row, 0.9 to 1.3 times, and slower at 2 to 4, down to 0.6; from {MANY_ROWS} rows on it is about as \
                  fast, 0.9 to 1.9 times"
             )),
             (Tier::AvxVnni | Tier::Avx2, false) if grouped && self.groups.size <= 32 => Some(format!(

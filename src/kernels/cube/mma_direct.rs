@@ -5,9 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::buffer::Buffer;
-use super::grid::Grid;
 use super::mma_halves::{Rule, Sizes, add_group, finish, multiply, no_sums, numbers, of_step};
-use super::ring::{Line, Place, place_of, replace};
+use super::ring::{Line, Place, cubes, place_of, replace};
 use super::weight::CubeWeight;
 use cubecl::prelude::*;
 
@@ -76,7 +75,6 @@ fn product<F: Float>(
     let plane_k = place.plane_k;
     let (g, t) = (place.lane / 4, place.lane % 4);
     let first_tile = place.first_tile + place.own_tile;
-    let channel = first_tile * 16 + g;
     let mut starts = Array::<usize>::new(rt);
     #[unroll]
     for i in 0..rt {
@@ -94,18 +92,10 @@ fn product<F: Float>(
     let mut next_scales = Array::<f32>::new(in_step);
     let mut next_zeros = Array::<f32>::new(in_step);
     if uses_scales {
-        replace::<f32>(
-            &mut next_scales,
-            &of_step(scales, 0, plane_k, channel, &sizes, rule),
-            in_step,
-        );
+        replace::<f32>(&mut next_scales, &of_step(scales, 0, &place, &sizes, rule), in_step);
     }
     if uses_zeros {
-        replace::<f32>(
-            &mut next_zeros,
-            &of_step(zeros, 0, plane_k, channel, &sizes, rule),
-            in_step,
-        );
+        replace::<f32>(&mut next_zeros, &of_step(zeros, 0, &place, &sizes, rule), in_step);
     }
     let mut acc = no_sums(tiling);
     let mut total = no_sums(tiling);
@@ -134,14 +124,14 @@ fn product<F: Float>(
             if uses_scales {
                 replace::<f32>(
                     &mut next_scales,
-                    &of_step(scales, step + 1, plane_k, channel, &sizes, rule),
+                    &of_step(scales, step + 1, &place, &sizes, rule),
                     in_step,
                 );
             }
             if uses_zeros {
                 replace::<f32>(
                     &mut next_zeros,
-                    &of_step(zeros, step + 1, plane_k, channel, &sizes, rule),
+                    &of_step(zeros, step + 1, &place, &sizes, rule),
                     in_step,
                 );
             }
@@ -193,11 +183,7 @@ pub(super) fn float_product<R: Runtime>(
     unsafe {
         product::launch_unchecked(
             &weight.client,
-            Grid::new(
-                layout.n.div_ceil(tiling.cube_channels()),
-                rows.div_ceil(tiling.cube_rows()),
-            )
-            .count(),
+            cubes(weight, tiling, rows),
             CubeDim::new_2d(32, tiling.planes() as u32),
             x.arg_of(16),
             weight.words.arg_of(16),

@@ -2,11 +2,10 @@
 #![allow(unsafe_code)]
 
 use super::buffer::Buffer;
-use super::fragments::{BLOCK, TILE};
-use super::grid::Grid;
+use super::fragments::BLOCK;
 use super::mma_direct;
 use super::mma_halves::{Rule, Sizes, add_group, finish, multiply, no_sums, numbers, parameters, take};
-use super::ring::{Line, NoShapes, Source, SourceArgs, enter, leave, place_of, prepare, start, tile_lines};
+use super::ring::{Line, NoShapes, Source, SourceArgs, cubes, enter, leave, place_of, prepare, start, weight_boxes};
 use super::select::{Tiling, Way};
 use super::weight::CubeWeight;
 use super::wgmma_float;
@@ -107,11 +106,7 @@ pub(super) fn float_product<R: Runtime>(
     if tiling.way == Way::Warpgroups {
         return wgmma_float::float_product(weight, x, rows, rule, bias);
     }
-    let (tiles, blocks, inner) = (
-        layout.n.div_ceil(TILE),
-        layout.k / BLOCK,
-        4 * tile_lines(rule.shape.container),
-    );
+    let blocks = layout.k / BLOCK;
     let source = if runs {
         SourceArgs::Runs(x.arg_of(16), weight.words.arg_of(16))
     } else {
@@ -122,12 +117,7 @@ pub(super) fn float_product<R: Runtime>(
                 [2 * tiling.blocks, tiling.cube_rows(), 16],
                 TensorMapSwizzle::None,
             ),
-            weight.words.map(
-                [tiles, blocks, inner],
-                [blocks * inner, inner, 1],
-                [tiling.cube_tiles(), tiling.blocks, inner],
-                TensorMapSwizzle::None,
-            ),
+            weight_boxes(weight, tiling),
         )
     };
     let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
@@ -137,11 +127,7 @@ pub(super) fn float_product<R: Runtime>(
     unsafe {
         product::launch_unchecked(
             &weight.client,
-            Grid::new(
-                layout.n.div_ceil(tiling.cube_channels()),
-                rows.div_ceil(tiling.cube_rows()),
-            )
-            .count(),
+            cubes(weight, tiling, rows),
             CubeDim::new_2d(32, tiling.planes() as u32),
             source,
             weight.scales.arg(),

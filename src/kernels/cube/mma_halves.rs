@@ -5,14 +5,12 @@ use super::device::is_not_finite;
 use super::epilogue::rounded;
 use super::fragments::{BLOCK, container};
 use super::product_float::Zero;
-use super::ring::{Line, Place, Shape, exchange, retyped};
+use super::ring::{Line, Pair, Place, Shape, exchange, retyped};
 use super::select::{Tiling, Way};
 use super::weight::CubeWeight;
 use super::wgmma::Rows;
 use crate::dtype::FloatDtype;
 use cubecl::prelude::*;
-
-pub(super) type Pair<T> = Vector<T, Const<2>>;
 
 /// What a compiled kernel is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -267,18 +265,18 @@ fn channels_of<F: Float>(
 pub(super) fn of_step(
     values: &Array<f32>,
     step: usize,
-    plane_k: usize,
-    channel: usize,
+    place: &Place,
     sizes: &Sizes,
     #[comptime] rule: Rule,
 ) -> Array<f32> {
+    let channel = (place.first_tile + place.own_tile) * 16 + place.lane / 4;
     let tiling = comptime!(rule.shape.tiling);
     let mut found = Array::<f32>::new(comptime!(rule.in_step()));
     #[unroll]
     for r in 0..comptime!(rule.groups_in_step()) {
         let run = comptime!(if rule.half_blocks { r / 2 } else { r });
         let share = comptime!(tiling.blocks / tiling.planes_k);
-        let block = step * tiling.blocks + plane_k * share + comptime!(run * rule.run);
+        let block = (place.first_step + step) * tiling.blocks + place.plane_k * share + comptime!(run * rule.run);
         let block = min(block, sizes.blocks as usize - 1);
         let mut group = block / rule.group_blocks;
         if comptime!(rule.half_blocks) {
@@ -309,30 +307,10 @@ pub(super) fn parameters(
     sizes: &Sizes,
     #[comptime] rule: Rule,
 ) -> Parameters {
-    let (in_step, early) = comptime!((rule.in_step(), rule.early()));
-    let channel = (place.first_tile + place.own_tile) * 16 + place.lane / 4;
-    let mut held = Parameters {
-        scales: Array::<f32>::new(comptime!(early.max(1) * in_step)),
-        zeros: Array::<f32>::new(comptime!(early.max(1) * in_step)),
-    };
-    #[unroll]
-    for step in 0..early {
-        if comptime!(rule.uses_scales()) {
-            let found = of_step(scales, place.first_step + step, place.plane_k, channel, sizes, rule);
-            #[unroll]
-            for i in 0..in_step {
-                held.scales[comptime!(step * in_step + i)] = found[i];
-            }
-        }
-        if comptime!(rule.uses_zeros()) {
-            let found = of_step(zeros, place.first_step + step, place.plane_k, channel, sizes, rule);
-            #[unroll]
-            for i in 0..in_step {
-                held.zeros[comptime!(step * in_step + i)] = found[i];
-            }
-        }
+    Parameters {
+        scales: of_first_steps(scales, place, sizes, rule.uses_scales(), rule),
+        zeros: of_first_steps(zeros, place, sizes, rule.uses_zeros(), rule),
     }
-    held
 }
 
 /// Those of step `step`, in stage `s`, whose place in `held` those of a later step take.
@@ -347,48 +325,69 @@ pub(super) fn take(
     #[comptime] s: usize,
     #[comptime] rule: Rule,
 ) -> Parameters {
-    let (in_step, early) = comptime!((rule.in_step(), rule.early()));
-    let channel = (place.first_tile + place.own_tile) * 16 + place.lane / 4;
-    let first = comptime!(s % early.max(1) * in_step);
-    let mut taken = Parameters {
-        scales: Array::<f32>::new(in_step),
-        zeros: Array::<f32>::new(in_step),
-    };
-    if comptime!(rule.uses_scales()) {
-        let found = of_step(
+    Parameters {
+        scales: take_from(
+            &mut held.scales,
             scales,
-            place.first_step + step + early,
-            place.plane_k,
-            channel,
+            place,
+            step,
             sizes,
+            s,
+            rule.uses_scales(),
             rule,
-        );
+        ),
+        zeros: take_from(&mut held.zeros, zeros, place, step, sizes, s, rule.uses_zeros(), rule),
+    }
+}
+
+/// Of [`parameters`], those in `values`; anything where a plane uses none.
+#[cube]
+fn of_first_steps(
+    values: &Array<f32>,
+    place: &Place,
+    sizes: &Sizes,
+    #[comptime] uses: bool,
+    #[comptime] rule: Rule,
+) -> Array<f32> {
+    let (in_step, early) = comptime!((rule.in_step(), rule.early()));
+    let mut held = Array::<f32>::new(comptime!(early.max(1) * in_step));
+    if uses {
         #[unroll]
-        for i in 0..in_step {
-            if comptime!(early == 0) {
-                taken.scales[i] = found[i];
-            } else {
-                taken.scales[i] = held.scales[comptime!(first + i)];
-                held.scales[comptime!(first + i)] = found[i];
+        for step in 0..early {
+            let found = of_step(values, step, place, sizes, rule);
+            #[unroll]
+            for i in 0..in_step {
+                held[comptime!(step * in_step + i)] = found[i];
             }
         }
     }
-    if comptime!(rule.uses_zeros()) {
-        let found = of_step(
-            zeros,
-            place.first_step + step + early,
-            place.plane_k,
-            channel,
-            sizes,
-            rule,
-        );
+    held
+}
+
+/// Of [`take`], those in `values`.
+#[cube]
+fn take_from(
+    held: &mut Array<f32>,
+    values: &Array<f32>,
+    place: &Place,
+    step: usize,
+    sizes: &Sizes,
+    #[comptime] s: usize,
+    #[comptime] uses: bool,
+    #[comptime] rule: Rule,
+) -> Array<f32> {
+    let (in_step, early) = comptime!((rule.in_step(), rule.early()));
+    let mut taken = Array::<f32>::new(in_step);
+    if uses {
+        let found = of_step(values, step + early, place, sizes, rule);
         #[unroll]
         for i in 0..in_step {
             if comptime!(early == 0) {
-                taken.zeros[i] = found[i];
+                taken[i] = found[i];
             } else {
-                taken.zeros[i] = held.zeros[comptime!(first + i)];
-                held.zeros[comptime!(first + i)] = found[i];
+                let at = comptime!(s % early * in_step + i);
+                taken[i] = held[at];
+                held[at] = found[i];
             }
         }
     }

@@ -6,12 +6,11 @@ use super::activation::Codes;
 use super::buffer::Buffer;
 use super::device::opaque;
 use super::epilogue::{output, scaled};
-use super::fragments::{BLOCK, TILE, container};
-use super::grid::Grid;
+use super::fragments::{BLOCK, container};
 use super::product_int::is_shifted;
 use super::ring::{
-    Line, NoShapes, Place, Shape, Source, SourceArgs, enter, exchange, leave, place_of, prepare, replace, retyped,
-    start, tile_lines,
+    Line, NoShapes, Pair, Place, Shape, Source, SourceArgs, cubes, enter, exchange, leave, place_of, prepare, replace,
+    retyped, start, weight_boxes,
 };
 use super::select::{Tiling, Way};
 use super::weight::CubeWeight;
@@ -20,7 +19,6 @@ use crate::dtype::FloatDtype;
 use cubecl::prelude::*;
 
 type Four = Vector<i8, Const<4>>;
-pub(super) type Pair<T> = Vector<T, Const<2>>;
 
 /// What a compiled kernel is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -520,8 +518,7 @@ pub(super) fn int_product<R: Runtime>(
     bias: Option<&Buffer>,
 ) -> Buffer {
     let layout = weight.layout;
-    let container = container(layout.bits);
-    let (tiles, blocks, inner) = (layout.n.div_ceil(TILE), layout.k / BLOCK, 4 * tile_lines(container));
+    let blocks = layout.k / BLOCK;
     // Few copies a stage.
     let runs = rows <= 64;
     let rule = Rule::new(weight, tiling, runs, dtype, bias.is_some());
@@ -538,12 +535,7 @@ pub(super) fn int_product<R: Runtime>(
                 [tiling.blocks, tiling.cube_rows(), 16],
                 TensorMapSwizzle::None,
             ),
-            weight.words.map(
-                [tiles, blocks, inner],
-                [blocks * inner, inner, 1],
-                [tiling.cube_tiles(), tiling.blocks, inner],
-                TensorMapSwizzle::None,
-            ),
+            weight_boxes(weight, tiling),
         )
     };
     let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
@@ -553,11 +545,7 @@ pub(super) fn int_product<R: Runtime>(
     unsafe {
         product::launch_unchecked(
             &weight.client,
-            Grid::new(
-                layout.n.div_ceil(tiling.cube_channels()),
-                rows.div_ceil(tiling.cube_rows()),
-            )
-            .count(),
+            cubes(weight, tiling, rows),
             CubeDim::new_2d(32, tiling.planes() as u32),
             source,
             x.parameters.arg(),

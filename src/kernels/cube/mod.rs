@@ -130,7 +130,7 @@ impl<R: Runtime> CubeWeight<R> {
         let (rows, dtype) = (x.rows, x.dtype);
         let tiling = match x.codes.order {
             Order::Chunks => None,
-            Order::Blocks => self.ring_tiling(rows, dtype),
+            Order::Blocks => Some(self.ring_tiling(rows)),
             Order::Boxes => self.tiling(rows, dtype),
         };
         let y = match tiling {

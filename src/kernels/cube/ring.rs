@@ -3,13 +3,19 @@
 //! A stage holds some blocks of 64 k: the tiles of the cube's channels, and its rows. `full` counts the bytes of the copies, `empty`
 //! the planes that are done with a stage.
 
+use super::fragments::{BLOCK, TILE, container};
+use super::grid::Grid;
 use super::select::{Tiling, Way};
+use super::weight::CubeWeight;
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::barrier::Barrier;
 use cubecl::prelude::*;
 
 /// 16 bytes.
 pub(super) type Line = Vector<u32, Const<4>>;
+
+/// Sums of two neighbouring rows, as a lane has them.
+pub(super) type Pair<T> = Vector<T, Const<2>>;
 
 /// Lines of a tile of channels in a block, of codes of `container` bits.
 pub(super) const fn tile_lines(container: usize) -> usize {
@@ -49,6 +55,25 @@ impl LaunchArg for NoShapes {
     }
 
     fn expand(_: &(), _: &mut KernelBuilder) {}
+}
+
+/// The codes of a weight as boxes, one for a stage of a cube.
+pub(super) fn weight_boxes<R: Runtime>(weight: &CubeWeight<R>, tiling: Tiling) -> TensorMapArg<R, Tiled> {
+    let layout = weight.layout;
+    let (tiles, blocks) = (layout.n.div_ceil(TILE), layout.k / BLOCK);
+    let inner = 4 * tile_lines(container(layout.bits));
+    weight.words.map(
+        [tiles, blocks, inner],
+        [blocks * inner, inner, 1],
+        [tiling.cube_tiles(), tiling.blocks, inner],
+        TensorMapSwizzle::None,
+    )
+}
+
+/// The cubes of a product of `rows` rows, where [`place_of`] looks for them.
+pub(super) fn cubes<R: Runtime>(weight: &CubeWeight<R>, tiling: Tiling, rows: usize) -> CubeCount {
+    let columns = weight.layout.n.div_ceil(tiling.cube_channels()) * tiling.slices;
+    Grid::new(columns, rows.div_ceil(tiling.cube_rows())).count()
 }
 
 /// How a product is cut and its stages are copied: what the ring of a kernel is compiled for.
@@ -402,7 +427,7 @@ fn fill(
 /// Writes the sums of planes that share K, `[plane_k][row][channel]`, and waits for those of the others.
 #[cube]
 pub(super) fn exchange<T: Numeric>(
-    sums: &Sequence<Array<Vector<T, Const<2>>>>,
+    sums: &Sequence<Array<Pair<T>>>,
     place: &Place,
     #[comptime] tiling: Tiling,
 ) -> SharedMemory<T> {

@@ -197,7 +197,8 @@ impl Tiling {
     }
 }
 
-/// Two or four groups of four planes; `None` where the ring serves better. The time of a candidate is a guess in µs from an H200.
+/// Two or four groups of four planes; `None` where the device has no `wgmma` or the ring serves better. The time of a
+/// candidate is a guess in µs from an H200.
 fn warpgroups(hardware: &Hardware, problem: &Problem, rows: usize) -> Option<Tiling> {
     let tiling = |tiles, rows, planes_m, blocks| Tiling {
         tiles,
@@ -211,15 +212,15 @@ fn warpgroups(hardware: &Hardware, problem: &Problem, rows: usize) -> Option<Til
         slices: 1,
         way: Way::Warpgroups,
     };
+    // Grouped integers stay with the ring: the sum of each group meets too much that is in registers.
+    let few = if problem.int8 { 64 } else { 32 };
+    if !hardware.warpgroups || rows <= few || problem.is_ordered() {
+        return None;
+    }
     let large = problem.n * problem.k >= 1 << 25;
     // With the time of 2^32 products in ms, which a small cube does not reach: it reads more for each.
     let candidates = if problem.int8 {
-        if problem.is_grouped() || rows <= 64 {
-            return None;
-        }
         vec![(tiling(1, 16, 2, 2), 0.9)]
-    } else if rows <= 32 {
-        return None;
     } else if rows <= 64 {
         // The ring serves them as well, but where the weight is large.
         if !large {
@@ -239,10 +240,11 @@ fn warpgroups(hardware: &Hardware, problem: &Problem, rows: usize) -> Option<Til
     let cubes = |tiling: &Tiling| {
         problem.n.div_ceil(tiling.cube_channels()) * rows.div_ceil(tiling.cube_rows()) * tiling.slices
     };
-    let slices = |tiling: &Tiling, slices: usize| {
+    let can_be_cut = |tiling: &Tiling| {
         // A launch more, which only a large weight is worth. Integers have no sums of slices.
-        let whole = (problem.k / BLOCK).is_multiple_of(slices * tiling.blocks) && problem.k / BLOCK >= 16 * slices;
-        slices == 1 || whole && large && !problem.int8
+        let blocks = problem.k / BLOCK;
+        let whole = blocks.is_multiple_of(tiling.slices * tiling.blocks) && blocks >= 16 * tiling.slices;
+        tiling.slices == 1 || whole && large && !problem.int8
     };
     let time = |(tiling, time): &(Tiling, f64)| {
         let products = (tiling.cube_channels() * tiling.cube_rows() * problem.k / tiling.slices) as f64;
@@ -254,7 +256,7 @@ fn warpgroups(hardware: &Hardware, problem: &Problem, rows: usize) -> Option<Til
     candidates
         .into_iter()
         .flat_map(|(tiling, time)| [1, 2, 4].map(|slices| (Tiling { slices, ..tiling }, time)))
-        .filter(|(tiling, _)| slices(tiling, tiling.slices) && 4 * cubes(tiling) >= 3 * hardware.processors)
+        .filter(|(tiling, _)| can_be_cut(tiling) && 4 * cubes(tiling) >= 3 * hardware.processors)
         .min_by(|a, b| time(a).total_cmp(&time(b)))
         .map(|(tiling, _)| tiling)
 }
@@ -264,11 +266,7 @@ pub(super) fn tiling(hardware: &Hardware, problem: &Problem, rows: usize, code: 
     if problem.float && rows <= 8 {
         return direct(hardware, problem);
     }
-    let warpgroups = hardware
-        .warpgroups
-        .then(|| warpgroups(hardware, problem, rows))
-        .flatten();
-    if let Some(tiling) = warpgroups {
+    if let Some(tiling) = warpgroups(hardware, problem, rows) {
         let blocks = problem.k / BLOCK / tiling.slices;
         return tiling.filled(hardware.shared, code, problem.activation_bytes(), blocks);
     }
@@ -557,7 +555,7 @@ mod tests {
                         let about = format!("{n} {k} {group} {rows} {code} {tiling:?}");
                         assert!(bytes + 2048 <= H200.shared, "{about}: {bytes} bytes");
                         assert!(
-                            (tiling.way == Way::Direct) || tiling.stages >= 3 && tiling.planes() <= 16,
+                            tiling.way == Way::Direct || tiling.stages >= 3 && tiling.planes() <= 16,
                             "{about}"
                         );
                         assert!(tiling.planes() <= 32, "{about}");
@@ -565,7 +563,7 @@ mod tests {
                             tiling.way != Way::Direct || tiling.planes_k == 1 || 2 * tiling.planes_k <= k / BLOCK,
                             "{about}"
                         );
-                        assert_eq!((tiling.way == Way::Direct), float && rows <= 8, "{about}");
+                        assert_eq!(tiling.way == Way::Direct, float && rows <= 8, "{about}");
                         assert!(tiling.blocks.is_multiple_of(tiling.planes_k), "{about}");
                         assert!(tiling.planes_k == 1 || !problem.is_ordered(), "{about}");
                         assert!(

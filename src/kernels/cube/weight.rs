@@ -179,19 +179,20 @@ impl<R: Runtime> CubeWeight<R> {
         if operand == Operand::Halves && dtype == FloatDtype::F32 {
             return None;
         }
-        let code = container(self.layout.bits);
-        Some(select::tiling(&self.hardware, &self.problem, rows, code))
+        Some(self.tiling_on(&self.hardware, rows))
     }
 
-    /// The same without `wgmma`.
-    pub(super) fn ring_tiling(&self, rows: usize, dtype: FloatDtype) -> Option<Tiling> {
-        let hardware = Hardware {
+    /// The tiling of int8 activations that are in the order of the ring.
+    pub(super) fn ring_tiling(&self, rows: usize) -> Tiling {
+        let without = Hardware {
             warpgroups: false,
             ..self.hardware
         };
-        let code = container(self.layout.bits);
-        self.tiling(rows, dtype)
-            .map(|_| select::tiling(&hardware, &self.problem, rows, code))
+        self.tiling_on(&without, rows)
+    }
+
+    fn tiling_on(&self, hardware: &Hardware, rows: usize) -> Tiling {
+        select::tiling(hardware, &self.problem, rows, container(self.layout.bits))
     }
 
     /// The integer that is subtracted from every code: the zero point, or the middle code of float zero points.

@@ -8,7 +8,7 @@
 //! What runs between [`fence`] and [`wait`] may touch neither the sums nor first operands that an instruction was given.
 //! Source: PTX ISA 8.0, "Asynchronous warpgroup level matrix multiply-accumulate instructions".
 
-use super::ring::Line;
+use super::ring::{Line, Pair};
 use cubecl::ir::{ManagedVariable, NonSemantic, Scope, VariableKind};
 use cubecl::prelude::*;
 
@@ -117,14 +117,67 @@ pub(super) fn commit() {
     ));
 }
 
-/// Waits until no more than `pending` groups are on their way.
+/// Waits until every group is done.
 #[cube]
-#[allow(unused_variables)]
-pub(super) fn wait(#[comptime] pending: usize) {
+pub(super) fn wait() {
     intrinsic!(|scope| statements(
         scope,
-        &format!("asm volatile(\"wgmma.wait_group.sync.aligned {pending};\" ::: \"memory\");")
+        "asm volatile(\"wgmma.wait_group.sync.aligned 0;\" ::: \"memory\");"
     ));
+}
+
+/// `count` zeros for each of the tiles of a plane.
+#[cube]
+pub(super) fn zeros<T: Numeric>(#[comptime] tiles: usize, #[comptime] count: usize) -> Sequence<Array<T>> {
+    let mut sums = Sequence::<Array<T>>::new();
+    #[unroll]
+    for _ in 0..tiles {
+        let mut zeros = Array::<T>::new(count);
+        #[unroll]
+        for at in 0..count {
+            zeros[at] = T::from_int(0);
+        }
+        sums.push(zeros);
+    }
+    sums
+}
+
+/// Waits for the sums of all tiles.
+#[cube]
+pub(super) fn finish<T: Numeric>(sums: &mut Sequence<Array<T>>, #[comptime] tiles: usize, #[comptime] count: usize) {
+    wait();
+    #[unroll]
+    for i in 0..tiles {
+        settle::<T>(sums.index_mut(i), count);
+    }
+}
+
+/// The sums of `tiles` tiles of channels and `rows` tiles of rows, as products of `m16n8` have them.
+#[cube]
+pub(super) fn pairs<T: Numeric>(
+    sums: &Sequence<Array<T>>,
+    #[comptime] tiles: usize,
+    #[comptime] rows: usize,
+) -> Sequence<Array<Pair<T>>> {
+    let mut found = Sequence::<Array<Pair<T>>>::new();
+    #[unroll]
+    for i in 0..tiles {
+        #[unroll]
+        for j in 0..rows {
+            let mut tile = Array::<Pair<T>>::new(2usize);
+            #[unroll]
+            for h in 0..2usize {
+                let mut pair = Pair::<T>::empty();
+                #[unroll]
+                for e in 0..2usize {
+                    pair[e] = sums.index(i)[comptime!(4 * j + 2 * h + e)];
+                }
+                tile[h] = pair;
+            }
+            found.push(tile);
+        }
+    }
+    found
 }
 
 /// The address of shared memory, as descriptors count it: in units of 16 bytes.

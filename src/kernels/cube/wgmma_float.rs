@@ -3,35 +3,19 @@
 #![allow(unsafe_code)]
 
 use super::buffer::Buffer;
-use super::fragments::{BLOCK, TILE};
+use super::fragments::BLOCK;
 use super::grid::Grid;
 use super::mma_halves::{
-    Codes, JOINED, Pair, Rule, Sizes, codes_of, first_operand, join, numbers, outputs_of, parameters, take,
+    Codes, JOINED, Rule, Sizes, codes_of, first_operand, join, numbers, outputs_of, parameters, take,
 };
 use super::ring::{
-    Line, NoShapes, Place, Ring, Source, SourceArgs, enter, leave, place_of, prepare, start, tile_lines,
+    Line, NoShapes, Place, Ring, Source, SourceArgs, cubes, enter, leave, place_of, prepare, start, weight_boxes,
 };
 use super::store::{outputs, put, write};
 use super::transpose::transposed;
 use super::weight::CubeWeight;
 use super::wgmma::{self, Rows};
 use cubecl::prelude::*;
-
-/// Zeros for the tiles of a plane.
-#[cube]
-fn no_sums(#[comptime] tiles: usize, #[comptime] count: usize) -> Sequence<Array<f32>> {
-    let mut sums = Sequence::<Array<f32>>::new();
-    #[unroll]
-    for _ in 0..tiles {
-        let mut zeros = Array::<f32>::new(count);
-        #[unroll]
-        for at in 0..count {
-            zeros[at] = 0.0f32;
-        }
-        sums.push(zeros);
-    }
-    sums
-}
 
 #[cube(launch_unchecked)]
 fn product<F: Float>(
@@ -60,8 +44,8 @@ fn product<F: Float>(
     let count = comptime!(4 * mt);
     let sums_groups = comptime!(rule.sums_groups());
     // One sum of a group at a time.
-    let mut total = no_sums(rt, count);
-    let mut sum = no_sums(1usize, count);
+    let mut total = wgmma::zeros::<f32>(rt, count);
+    let mut sum = wgmma::zeros::<f32>(1usize, count);
     let mut held = parameters(scales, zeros, &place, &sizes, rule);
     let rows_at = wgmma::address(&ring.x) + place.own_row as u32 * comptime!(kind.bytes() as u32 / 16);
 
@@ -100,7 +84,7 @@ fn product<F: Float>(
                                 }
                                 wgmma::commit();
                                 if comptime!(rule.ends_group(b, q)) {
-                                    wgmma::wait(0usize);
+                                    wgmma::wait();
                                     add(sum.index_mut(0usize), total.index_mut(i), &own.scales, r, i, rule);
                                 }
                             }
@@ -108,11 +92,7 @@ fn product<F: Float>(
                     }
                 }
                 if comptime!(!sums_groups) {
-                    wgmma::wait(0usize);
-                    #[unroll]
-                    for i in 0..rt {
-                        wgmma::settle::<f32>(total.index_mut(i), count);
-                    }
+                    wgmma::finish::<f32>(&mut total, rt, count);
                 }
                 leave(&ring, &place, s);
             }
@@ -174,24 +154,7 @@ fn finish<F: Float>(
         }
         write::<f32>(&outputs, partial, place, sizes.rows, sizes.n, tiling);
     } else {
-        let mut sums = Sequence::<Array<Pair<f32>>>::new();
-        #[unroll]
-        for i in 0..rt {
-            #[unroll]
-            for j in 0..mt {
-                let mut tile = Array::<Pair<f32>>::new(2usize);
-                #[unroll]
-                for h in 0..2usize {
-                    let mut pair = Pair::<f32>::empty();
-                    #[unroll]
-                    for e in 0..2usize {
-                        pair[e] = total.index(i)[comptime!(4 * j + 2 * h + e)];
-                    }
-                    tile[h] = pair;
-                }
-                sums.push(tile);
-            }
-        }
+        let sums = wgmma::pairs::<f32>(total, rt, mt);
         let mut outputs = outputs::<F>(ring, tiling);
         #[unroll]
         for i in 0..rt {
@@ -235,11 +198,7 @@ pub(super) fn float_product<R: Runtime>(
     bias: Option<&Buffer>,
 ) -> Buffer {
     let (layout, tiling, dtype) = (weight.layout, rule.shape.tiling, rule.dtype);
-    let (tiles, blocks, inner) = (
-        layout.n.div_ceil(TILE),
-        layout.k / BLOCK,
-        4 * tile_lines(rule.shape.container),
-    );
+    let blocks = layout.k / BLOCK;
     let x = transposed(&weight.client, x, rows * layout.k * dtype.size());
     let source = SourceArgs::Maps(
         x.map(
@@ -248,12 +207,7 @@ pub(super) fn float_product<R: Runtime>(
             [tiling.blocks, tiling.cube_rows(), 32],
             TensorMapSwizzle::B128,
         ),
-        weight.words.map(
-            [tiles, blocks, inner],
-            [blocks * inner, inner, 1],
-            [tiling.cube_tiles(), tiling.blocks, inner],
-            TensorMapSwizzle::None,
-        ),
+        weight_boxes(weight, tiling),
     );
     let y = Buffer::empty(&weight.client, rows * layout.n, dtype.size());
     let slices = tiling.slices;
@@ -262,11 +216,7 @@ pub(super) fn float_product<R: Runtime>(
     unsafe {
         product::launch_unchecked(
             &weight.client,
-            Grid::new(
-                layout.n.div_ceil(tiling.cube_channels()) * slices,
-                rows.div_ceil(tiling.cube_rows()),
-            )
-            .count(),
+            cubes(weight, tiling, rows),
             CubeDim::new_2d(32, tiling.planes() as u32),
             source,
             weight.scales.arg(),

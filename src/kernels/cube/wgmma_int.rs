@@ -4,10 +4,9 @@
 
 use super::activation::Codes;
 use super::buffer::Buffer;
-use super::fragments::{BLOCK, TILE};
-use super::grid::Grid;
-use super::mma_int::{Pair, Rule, Sizes, channels_of, numbers, outputs_of, token_parameters};
-use super::ring::{NoShapes, Source, SourceArgs, enter, leave, place_of, prepare, start, tile_lines};
+use super::fragments::BLOCK;
+use super::mma_int::{Rule, Sizes, channels_of, numbers, outputs_of, token_parameters};
+use super::ring::{NoShapes, Pair, Source, SourceArgs, cubes, enter, leave, place_of, prepare, start, weight_boxes};
 use super::store::{outputs, put, write};
 use super::weight::CubeWeight;
 use super::wgmma::{self, Rows};
@@ -37,16 +36,7 @@ fn product<F: Float>(
     start(&mut ring, source, &place, shape);
 
     let rounds = place.steps.div_ceil(stages);
-    let mut acc = Sequence::<Array<i32>>::new();
-    #[unroll]
-    for _ in 0..rt {
-        let mut zeros = Array::<i32>::new(comptime!(4 * mt));
-        #[unroll]
-        for at in 0..comptime!(4 * mt) {
-            zeros[at] = 0i32;
-        }
-        acc.push(zeros);
-    }
+    let mut acc = wgmma::zeros::<i32>(rt, comptime!(4 * mt));
     let rows_at = wgmma::address(&ring.x) + place.own_row as u32 * comptime!(kind.bytes() as u32 / 16);
 
     for round in 0..rounds {
@@ -76,34 +66,13 @@ fn product<F: Float>(
                         }
                     }
                 }
-                wgmma::wait(0usize);
-                #[unroll]
-                for i in 0..rt {
-                    wgmma::settle::<i32>(acc.index_mut(i), comptime!(4 * mt));
-                }
+                wgmma::finish::<i32>(&mut acc, rt, comptime!(4 * mt));
                 leave(&ring, &place, s);
             }
         }
     }
 
-    let mut found = Sequence::<Array<Pair<i32>>>::new();
-    #[unroll]
-    for i in 0..rt {
-        #[unroll]
-        for j in 0..mt {
-            let mut tile = Array::<Pair<i32>>::new(2usize);
-            #[unroll]
-            for h in 0..2usize {
-                let mut pair = Pair::<i32>::empty();
-                #[unroll]
-                for e in 0..2usize {
-                    pair[e] = acc.index(i)[comptime!(4 * j + 2 * h + e)];
-                }
-                tile[h] = pair;
-            }
-            found.push(tile);
-        }
-    }
+    let found = wgmma::pairs::<i32>(&acc, rt, mt);
     let total = Sequence::<Array<Pair<f32>>>::new();
     let rows = token_parameters(parameters, &place, &sizes, rule);
     let mut outputs = outputs::<F>(ring, tiling);
@@ -127,11 +96,7 @@ pub(super) fn int_product<R: Runtime>(
     bias: Option<&Buffer>,
 ) -> Buffer {
     let (layout, tiling) = (weight.layout, rule.shape.tiling);
-    let (tiles, blocks, inner) = (
-        layout.n.div_ceil(TILE),
-        layout.k / BLOCK,
-        4 * tile_lines(rule.shape.container),
-    );
+    let blocks = layout.k / BLOCK;
     let source = SourceArgs::Maps(
         x.codes.map(
             [blocks, rows, 16],
@@ -139,23 +104,14 @@ pub(super) fn int_product<R: Runtime>(
             [tiling.blocks, tiling.cube_rows(), 16],
             TensorMapSwizzle::B64,
         ),
-        weight.words.map(
-            [tiles, blocks, inner],
-            [blocks * inner, inner, 1],
-            [tiling.cube_tiles(), tiling.blocks, inner],
-            TensorMapSwizzle::None,
-        ),
+        weight_boxes(weight, tiling),
     );
     let y = Buffer::empty(&weight.client, rows * layout.n, rule.dtype.size());
     // SAFETY: as in `mma_int.rs`; every copy is of maps.
     unsafe {
         product::launch_unchecked(
             &weight.client,
-            Grid::new(
-                layout.n.div_ceil(tiling.cube_channels()),
-                rows.div_ceil(tiling.cube_rows()),
-            )
-            .count(),
+            cubes(weight, tiling, rows),
             CubeDim::new_2d(32, tiling.planes() as u32),
             source,
             x.parameters.arg(),
