@@ -6,11 +6,12 @@ use super::layout::Line;
 /// Lines of some panels that will be read next.
 #[derive(Clone, Copy)]
 pub struct Ahead<'a> {
-    lines: &'a [Line],
+    /// What is left of the panel.
+    panel: &'a [Line],
+    /// From the next panel on.
+    rest: &'a [Line],
     stride: usize,
     len: usize,
-    /// Start of the panel, and the line in it.
-    at: (usize, usize),
     per_tile: usize,
     near: bool,
 }
@@ -18,10 +19,10 @@ pub struct Ahead<'a> {
 impl<'a> Ahead<'a> {
     /// Nothing.
     pub const NOTHING: Self = Self {
-        lines: &[],
+        panel: &[],
+        rest: &[],
         stride: 0,
         len: 0,
-        at: (0, 0),
         per_tile: 0,
         near: false,
     };
@@ -30,8 +31,10 @@ impl<'a> Ahead<'a> {
     /// next one.
     pub fn new(lines: &'a [Line], stride: usize, panels: usize, len: usize, near: bool) -> Self {
         let end = if panels == 0 { 0 } else { (panels - 1) * stride + len };
+        let (panel, _) = lines.split_at(len.min(end));
         Self {
-            lines: &lines[..end],
+            panel,
+            rest: lines[..end].get(stride..).unwrap_or_default(),
             stride,
             len,
             near,
@@ -42,7 +45,7 @@ impl<'a> Ahead<'a> {
     /// Spreads the fetches over `tiles` calls of [`Ahead::fetch`].
     pub fn spread(mut self, tiles: usize) -> Self {
         if self.stride > 0 {
-            let panels = self.lines.len().div_ceil(self.stride);
+            let panels = 1 + self.rest.len().div_ceil(self.stride);
             self.per_tile = (panels * self.len).div_ceil(tiles.max(1));
         }
         self
@@ -52,14 +55,15 @@ impl<'a> Ahead<'a> {
     #[inline(always)]
     pub fn fetch<I: Isa>(&mut self, isa: I) {
         for _ in 0..self.per_tile {
-            let Some(line) = self.lines.get(self.at.0 + self.at.1) else {
-                return;
+            let Some((line, later)) = self.panel.split_first() else {
+                break;
             };
             isa.prefetch(line, self.near);
-            self.at.1 += 1;
-            if self.at.1 == self.len {
-                self.at = (self.at.0 + self.stride, 0);
-            }
+            self.panel = later;
+        }
+        if self.panel.is_empty() {
+            self.panel = &self.rest[..self.len.min(self.rest.len())];
+            self.rest = self.rest.get(self.stride..).unwrap_or_default();
         }
     }
 }

@@ -135,9 +135,11 @@ macro_rules! lanes {
         const WIDE: bool = true;
         const FUSED: bool = true;
         const LOOKUP: bool = true;
-        const ROWS: &'static [usize] = &[6, 4, 2, 1];
+        const ROWS: &'static [usize] = &[6, 5, 4, 3, 2, 1];
         /// 32 KiB of codes: a second-level cache feeds blocks of 6 rows by 4 panels as well, and they start half as often.
         const CHUNK: usize = 64;
+        /// 256 KiB: blocks read these codes from a second-level cache as fast as they multiply, and their sums stay in registers the longer.
+        const LONG_CHUNK: usize = 512;
 
         #[inline(always)]
         fn prefetch<T>(self, at: &T, near: bool) {

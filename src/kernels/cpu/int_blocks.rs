@@ -31,10 +31,11 @@ pub const fn form<I: Isa>(bits: u32, rows: usize) -> Form {
 }
 
 /// Rows that a block takes at once where there are `rows`, largest first.
-pub const fn rows_of<I: Isa>(form: Form, rows: usize) -> &'static [usize] {
+pub const fn rows_of<I: Isa>(form: Form, grouped: bool, rows: usize) -> &'static [usize] {
     match form {
         PAIRS => I::PAIR_ROWS,
-        _ if I::WIDE && matches!(rows, 8..12) => &[8, 4, 2, 1],
+        // One block, which reads codes as they come from memory.
+        _ if I::WIDE && matches!(rows, 8..12) && !grouped => &[8, 4, 2, 1],
         _ => I::ROWS,
     }
 }
@@ -81,6 +82,8 @@ pub struct Dot<'a, 'p, Q, const MR: usize, const NR: usize, const FORM: Form> {
     pub x: &'a [Q],
     /// Codes.
     pub w: Panels<'a>,
+    /// Whether sums start here, at 0.
+    pub first: bool,
     /// Sums, `[panel][row]`.
     pub acc: &'a mut [[Lanes<i32>; MR]; NR],
     /// What to fetch meanwhile.
@@ -91,9 +94,11 @@ impl<I: Isa, const MR: usize, const NR: usize, const FORM: Form> Block<I> for Do
     #[inline(always)]
     fn run(self, isa: I) {
         let mut acc = [[isa.splat_i32(0); NR]; MR];
-        for j in 0..NR {
-            for r in 0..MR {
-                acc[r][j] = isa.load_i32(&self.acc[j][r]);
+        if !self.first {
+            for j in 0..NR {
+                for r in 0..MR {
+                    acc[r][j] = isa.load_i32(&self.acc[j][r]);
+                }
             }
         }
         dot::<I, MR, NR, FORM>(isa, self.x, self.w.split(), &mut acc, self.ahead);
@@ -157,7 +162,7 @@ fn dot<I: Isa, const MR: usize, const NR: usize, const FORM: Form>(
 /// One quad of every row and panel.
 // Instructions are not put into closures: those are compiled without the instruction set of their caller.
 #[inline(always)]
-fn step<I: Isa, const MR: usize, const NR: usize>(
+pub fn step<I: Isa, const MR: usize, const NR: usize>(
     isa: I,
     x: &[I::Quad; MR],
     w: &[&[[Line; QUADS]]; NR],
@@ -305,6 +310,11 @@ impl Grouping {
     }
 }
 
+/// Whether a block of [`GroupDot`] keeps its float sums in registers beside those of the group.
+pub const fn keeps_sums<I: Isa>(form: Form) -> bool {
+    I::WIDE && form == BYTES
+}
+
 /// `sum += f32(acc_g) · s_g`, group by group, with `acc_g = Σ (x − zx)(w − zw)`.
 pub struct GroupDot<'a, 'p, Q, const MR: usize, const NR: usize, const FORM: Form> {
     /// `[quad][row]`.
@@ -329,6 +339,8 @@ pub struct GroupDot<'a, 'p, Q, const MR: usize, const NR: usize, const FORM: For
     pub groups: usize,
     /// How sums become floats.
     pub grouping: Grouping,
+    /// Whether sums start here, at 0.
+    pub first: bool,
     /// Sums, `[panel][row]`.
     pub acc: &'a mut [[Lanes<f32>; MR]; NR],
     /// What to fetch meanwhile.
@@ -341,6 +353,17 @@ impl<I: Isa, const MR: usize, const NR: usize, const FORM: Form> Block<I> for Gr
     fn run(self, isa: I) {
         let w = self.w.split::<NR>();
         let (x_sums, _) = self.x_sums.as_chunks::<MR>();
+        let keep = keeps_sums::<I>(FORM);
+        let mut sums = [[isa.splat(0.0); NR]; MR];
+        for j in 0..NR {
+            for r in 0..MR {
+                if self.first && !keep {
+                    isa.store(sums[r][j], &mut self.acc[j][r]);
+                } else if !self.first && keep {
+                    sums[r][j] = isa.load(&self.acc[j][r]);
+                }
+            }
+        }
         let mut tile = 0;
         for ((group, (tiles, _)), x_sums) in self.chunk_groups.iter().enumerate().zip(x_sums) {
             let mut acc = [[isa.splat_i32(self.grouping.start()); NR]; MR];
@@ -384,17 +407,32 @@ impl<I: Isa, const MR: usize, const NR: usize, const FORM: Form> Block<I> for Gr
                 for j in 0..NR {
                     for r in 0..MR {
                         let scaled = Grouping::scaled(isa, acc[r][j], scale[j], offset[j]);
-                        let sum = &mut self.acc[j][r];
-                        isa.store(isa.add(isa.load(sum), scaled), sum);
+                        if keep {
+                            sums[r][j] = isa.add(sums[r][j], scaled);
+                        } else {
+                            let sum = &mut self.acc[j][r];
+                            isa.store(isa.add(isa.load(sum), scaled), sum);
+                        }
                     }
                 }
             } else {
                 for j in 0..NR {
                     for r in 0..MR {
                         let scaled = isa.mul(isa.to_f32(acc[r][j]), scale[j]);
-                        let sum = &mut self.acc[j][r];
-                        isa.store(isa.add(isa.load(sum), scaled), sum);
+                        if keep {
+                            sums[r][j] = isa.add(sums[r][j], scaled);
+                        } else {
+                            let sum = &mut self.acc[j][r];
+                            isa.store(isa.add(isa.load(sum), scaled), sum);
+                        }
                     }
+                }
+            }
+        }
+        if keep {
+            for j in 0..NR {
+                for r in 0..MR {
+                    isa.store(sums[r][j], &mut self.acc[j][r]);
                 }
             }
         }

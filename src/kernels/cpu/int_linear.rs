@@ -2,10 +2,11 @@
 
 use super::activation::offset;
 use super::finish::{FinishDot, FinishGroups};
-use super::int_blocks::{Dot, Form, GroupDot};
+use super::int_blocks::{Dot, Form, GroupDot, keeps_sums};
+use super::int_few::FewRows;
 use super::isa::Isa;
-use super::layout::{Lanes, QUADS};
-use super::linear::{Chunk, ChunkOf, Product, Section, by_block};
+use super::layout::{CHANNELS, Lanes, QUADS};
+use super::linear::{Chunk, ChunkOf, LARGEST_BLOCK, Piece, Product, Section, by_block};
 
 /// Tiles that blocks of `rows` by `panels` go through in all, where each goes through `tiles`.
 fn tiles_of_all<I: Isa>(blocks: &[(usize, usize)], panels: usize, tiles: usize) -> usize {
@@ -47,22 +48,28 @@ impl<I: Isa> Product<'_, I> {
             }
             let from = first * row_quads + chunk.tiles.start * QUADS * rows;
             let x = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
-            let (lanes, next) = acc[(first - start) * panels..].split_at_mut(rows * panels);
-            next.iter()
-                .take(lanes.len())
-                .for_each(|lanes| self.isa.prefetch(lanes, true));
+            let lanes = if self.whole() {
+                &mut acc[..rows * panels]
+            } else {
+                let (lanes, next) = acc[(first - start) * panels..].split_at_mut(rows * panels);
+                next.iter()
+                    .take(lanes.len())
+                    .for_each(|lanes| self.isa.prefetch(lanes, true));
+                lanes
+            };
             macro_rules! call {
                 ($mr:literal, $nr:literal, $panel:expr) => {
                     self.isa.enter(Dot::<_, $mr, $nr, FORM> {
                         x,
                         w: w.codes.skip($panel),
+                        first: chunk.tiles.start == 0,
                         acc: sums_of(lanes, $panel),
                         ahead: &mut ahead,
                     })
                 };
             }
             if I::WIDE {
-                by_block!(*rows, panels, call, 8 2, 6 4, 4 4, 2 4, 1 4);
+                by_block!(*rows, panels, call, 8 2, 6 4, 5 4, 4 4, 3 4, 2 4, 1 4);
             } else {
                 by_block!(*rows, panels, call, 6 1, 4 1, 3 1, 2 1, 1 2);
             }
@@ -72,6 +79,42 @@ impl<I: Isa> Product<'_, I> {
                     of: &block,
                     acc: lanes,
                     out,
+                });
+            }
+        }
+    }
+
+    /// Few rows by all panels of the piece.
+    pub(super) fn few_rows(&self, piece: &mut Piece) {
+        let (x, row_quads) = (self.x, self.w.groups.padded_k() / 4);
+        let mut acc = [Lanes([0; CHANNELS]); LARGEST_BLOCK * 4];
+        for from in piece.panels.clone().step_by(4) {
+            let panels = 4.min(piece.panels.end - from);
+            let of = Section {
+                panels: from..from + panels,
+                first: piece.panels.start,
+                chunks: 0..0,
+                next: (0..0, 0),
+                blocks: self.blocks,
+            };
+            of.fetch_outputs(self.isa, &piece.rows);
+            for (i, (first, rows)) in self.blocks.iter().enumerate() {
+                let x = &x.quads[first * row_quads..][..rows * row_quads];
+                macro_rules! call {
+                    ($mr:literal, $nr:literal, $panel:expr) => {
+                        self.isa.enter(FewRows::<_, $mr, $nr> {
+                            x,
+                            codes: &self.w.codes[(from + $panel) * self.w.groups.total_tiles * QUADS..],
+                            acc: sums_of(&mut acc[..rows * panels], $panel),
+                        })
+                    };
+                }
+                by_block!(*rows, panels, call, 8 2, 6 4, 5 4, 4 4, 3 4, 2 4, 1 4);
+                self.isa.enter(FinishDot {
+                    product: self,
+                    of: &of.block(i),
+                    acc: &acc,
+                    out: &mut piece.rows,
                 });
             }
         }
@@ -100,10 +143,15 @@ impl<I: Isa> Product<'_, I> {
             }
             let from = first * row_quads + chunk.tiles.start * QUADS * rows;
             let quads = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
-            let (lanes, next) = acc[(first - start) * panels.len()..].split_at_mut(rows * panels.len());
-            next.iter()
-                .take(lanes.len())
-                .for_each(|lanes| self.isa.prefetch(lanes, true));
+            let lanes = if self.whole() {
+                &mut acc[..rows * panels.len()]
+            } else {
+                let (lanes, next) = acc[(first - start) * panels.len()..].split_at_mut(rows * panels.len());
+                next.iter()
+                    .take(lanes.len())
+                    .for_each(|lanes| self.isa.prefetch(lanes, true));
+                lanes
+            };
             macro_rules! call {
                 ($mr:literal, $nr:literal, $panel:expr) => {{
                     let mut x_zeros = [0; $mr];
@@ -125,13 +173,16 @@ impl<I: Isa> Product<'_, I> {
                         ),
                         groups,
                         grouping: self.grouping,
+                        first: chunk.tiles.start == 0,
                         acc: sums_of(lanes, $panel),
                         ahead: &mut ahead,
                     })
                 }};
             }
-            if I::WIDE {
-                by_block!(*rows, panels.len(), call, 8 2, 6 4, 4 4, 2 4, 1 4);
+            if keeps_sums::<I>(FORM) {
+                by_block!(*rows, panels.len(), call, 6 2, 5 2, 4 2, 3 4, 2 4, 1 4);
+            } else if I::WIDE {
+                by_block!(*rows, panels.len(), call, 6 4, 5 4, 4 4, 3 4, 2 4, 1 4);
             } else {
                 by_block!(*rows, panels.len(), call, 6 1, 4 1, 3 1, 2 1, 1 2);
             }

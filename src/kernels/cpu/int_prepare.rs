@@ -58,43 +58,92 @@ impl Prepare<'_> {
     fn unpack<I: Isa, const BITS: usize>(self, isa: I) {
         let (packed, _) = self.packed.as_chunks::<BITS>();
         let (quads, _) = self.quads.as_chunks_mut::<QUADS>();
-        for (tile, quads) in packed.iter().zip(quads) {
-            macro_rules! quad {
-                ($q:literal) => {
-                    isa.store_bytes(isa.bytes::<BITS, $q>(tile), &mut quads[$q])
-                };
+        let mut tiles = packed.iter().zip(quads);
+        let summed = !self.sums.is_empty();
+        for (group, (count, elements)) in self.groups.iter().enumerate() {
+            let mut sums = Sums::new(isa);
+            for (tile, quads) in tiles.by_ref().take(*count) {
+                macro_rules! quad {
+                    ($q:literal) => {
+                        let codes = isa.bytes::<BITS, $q>(tile);
+                        isa.store_bytes(codes, &mut quads[$q]);
+                        if summed {
+                            sums.add(isa, $q, codes);
+                        }
+                    };
+                }
+                each_quad!(quad);
+                sums.end_tile(isa);
             }
-            each_quad!(quad);
+            if summed {
+                let centered = isa.add_i32(sums.total(isa), self.zero.of_group(isa, group, *count, *elements));
+                isa.store_i32(centered, &mut self.sums[group]);
+            }
         }
-        self.sums(isa);
+    }
+
+    /// Sums of the codes of 8 bits.
+    #[inline(always)]
+    fn sums<I: Isa>(self, isa: I) {
+        let mut tiles = self.packed.as_chunks::<QUADS>().0.iter();
+        for (group, (out, (count, elements))) in self.sums.iter_mut().zip(self.groups).enumerate() {
+            let mut sums = Sums::new(isa);
+            for tile in tiles.by_ref().take(*count) {
+                for (q, quad) in tile.iter().enumerate() {
+                    sums.add(isa, q, isa.load_bytes(quad));
+                }
+                sums.end_tile(isa);
+            }
+            let centered = isa.add_i32(sums.total(isa), self.zero.of_group(isa, group, *count, *elements));
+            isa.store_i32(centered, out);
+        }
+    }
+}
+
+/// Sums of codes, in several chains.
+struct Sums<I: Isa> {
+    chains: [I::I32; 4],
+    /// Of the tile: whole tiles, whose 16 codes of 8 bits stay inside 16 bits.
+    narrow: I::I32,
+    ones: I::Quad,
+    narrow_ones: I::Quad,
+}
+
+impl<I: Isa> Sums<I> {
+    #[inline(always)]
+    fn new(isa: I) -> Self {
+        let zero = isa.splat_i32(0);
+        Self {
+            chains: [zero; 4],
+            narrow: zero,
+            ones: I::quad([1; 4]),
+            narrow_ones: I::narrow_quad([1; 4]),
+        }
+    }
+
+    /// Adds quad `q` of a tile.
+    #[inline(always)]
+    fn add(&mut self, isa: I, q: usize, codes: I::Bytes) {
+        if I::NARROW {
+            self.narrow = isa.narrow_dot(self.narrow, codes, self.narrow_ones);
+        } else {
+            let chain = &mut self.chains[q % 4];
+            *chain = isa.dot(*chain, isa.weights(codes), self.ones);
+        }
     }
 
     #[inline(always)]
-    fn sums<I: Isa>(self, isa: I) {
-        let ones = I::quad([1; 4]);
-        let narrow_ones = I::narrow_quad([1; 4]);
-        let (codes, _) = if self.bits < 8 { &*self.quads } else { self.packed }.as_chunks::<QUADS>();
-        let mut codes = codes.iter();
-        for (group, (out, (tiles, elements))) in self.sums.iter_mut().zip(self.groups).enumerate() {
-            // A chain of sums for each of four quads; narrow ones take whole tiles, whose 16 codes of 8 bits stay inside 16 bits.
-            let mut sums = [isa.splat_i32(0); 4];
-            for quads in codes.by_ref().take(*tiles) {
-                if I::NARROW {
-                    let mut narrow = isa.splat_i32(0);
-                    for quad in quads {
-                        narrow = isa.narrow_dot(narrow, isa.load_bytes(quad), narrow_ones);
-                    }
-                    sums[0] = isa.add_narrow(sums[0], narrow);
-                } else {
-                    for (q, quad) in quads.iter().enumerate() {
-                        sums[q % 4] = isa.dot(sums[q % 4], isa.weights(isa.load_bytes(quad)), ones);
-                    }
-                }
-            }
-            let sum = isa.add_i32(isa.add_i32(sums[0], sums[1]), isa.add_i32(sums[2], sums[3]));
-            let centered = isa.add_i32(sum, self.zero.of_group(isa, group, *tiles, *elements));
-            isa.store_i32(centered, out);
+    fn end_tile(&mut self, isa: I) {
+        if I::NARROW {
+            self.chains[0] = isa.add_narrow(self.chains[0], self.narrow);
+            self.narrow = isa.splat_i32(0);
         }
+    }
+
+    #[inline(always)]
+    fn total(&self, isa: I) -> I::I32 {
+        let [a, b, c, d] = self.chains;
+        isa.add_i32(isa.add_i32(a, b), isa.add_i32(c, d))
     }
 }
 

@@ -40,6 +40,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Tiles of a chunk of all its panels, where groups are not longer. By default their codes are 16 KiB, which the first-level cache keeps
     /// beside the activations.
     const CHUNK: usize = 32;
+    /// The same for more than few rows.
+    const LONG_CHUNK: usize = Self::CHUNK;
     /// Whether products of codes below 8 bits are summed in 16 bits first.
     const NARROW: bool = false;
     /// Whether [`Isa::mul_add`] rounds once.

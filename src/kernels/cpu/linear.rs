@@ -26,9 +26,12 @@ const PANELS: usize = 4;
 const PAIR_PANELS: usize = 8;
 /// Most rows whose sums a thread keeps.
 const ROWS: usize = 192;
-/// Bytes of activations that stay in a near cache while the weight passes.
-const NEAR_BYTES: usize = 768 << 10;
-/// The same on machines without 64-byte vectors, whose second-level caches are smaller.
+/// Rows of the largest block.
+pub(super) const LARGEST_BLOCK: usize = 8;
+/// Bytes of activations that stay in a cache while the weight passes: with 64-byte vectors, a byte of theirs serves 64 channels, and a shared
+/// cache is fast enough.
+const FAR_BYTES: usize = 4 << 20;
+/// The same for narrower vectors: those of a second-level cache.
 const SMALL_NEAR_BYTES: usize = 256 << 10;
 /// Panels that a slice of K meets before the next one.
 const SLICED_PANELS: usize = 32;
@@ -37,6 +40,8 @@ const SMALL_GROUP: usize = 128;
 /// Nanoseconds of one thread's work below which waking another costs more than it saves: one that sleeps takes some 90 µs to help on a virtual
 /// machine (Zen 3, two cores, the layers of the example, November 2026).
 pub(super) const FORK_NS: usize = 200_000;
+/// Rows from which a chunk is [`Isa::LONG_CHUNK`].
+const CHUNK_ROWS: usize = 9;
 /// Rows up to which the next codes are fetched into the first-level cache.
 const FEW_ROWS: usize = 8;
 
@@ -72,7 +77,7 @@ impl Program for Linear<'_> {
             return float_linear(isa.float(), self);
         }
         let form = form::<I>(w.bits(), self.rows);
-        let blocks = row_blocks(self.rows, rows_of::<I>(form, self.rows));
+        let blocks = row_blocks(self.rows, rows_of::<I>(form, w.groups.count > 1, self.rows));
         let grouping = Grouping {
             magic: I::FUSED && w.magic,
             small: w.groups.size <= SMALL_GROUP,
@@ -96,7 +101,13 @@ impl Program for Linear<'_> {
         let x = quantize(isa, self.x, self.dtype, &w.activation, wanted);
         let (at_once, tiles) = match form {
             PAIRS if w.groups.count == 1 => (PAIR_PANELS, I::CHUNK / PAIR_PANELS),
+            _ if self.rows >= CHUNK_ROWS => (PANELS, I::LONG_CHUNK / PANELS),
             _ => (PANELS, I::CHUNK / PANELS),
+        };
+        let tiles = match w.groups.count {
+            // As even as they can be.
+            1 => w.groups.total_tiles.div_ceil(w.groups.total_tiles.div_ceil(tiles)),
+            _ => tiles,
         };
         let chunks = chunks(w, tiles);
         let product = Product {
@@ -133,8 +144,13 @@ fn estimated_ns(w: &CpuWeight, rows: usize, wide: bool) -> usize {
     codes / CODES_PER_NS + if wide { products } else { 3 * products }
 }
 
-/// `rows` as blocks of the given sizes, largest first.
+/// `rows` as blocks of the given sizes, largest first; where every size up to the largest is given, as even as they can be.
 fn row_blocks(rows: usize, sizes: &[usize]) -> Vec<(usize, usize)> {
+    if sizes.len() == sizes[0] {
+        let count = rows.div_ceil(sizes[0]);
+        let starts: Vec<_> = (0..=count).map(|i| i * rows / count.max(1)).collect();
+        return starts.windows(2).map(|at| (at[0], at[1] - at[0])).collect();
+    }
     let (mut blocks, mut first) = (Vec::new(), 0);
     for size in sizes {
         while rows - first >= *size {
@@ -221,7 +237,7 @@ pub(super) struct Product<'a, I: Isa> {
     pub w: &'a CpuWeight,
     pub x: &'a Activations<I::Quad>,
     /// First row and number of rows.
-    blocks: &'a [(usize, usize)],
+    pub blocks: &'a [(usize, usize)],
     chunks: &'a [Chunk],
     pub grouping: Grouping,
     pub form: Form,
@@ -265,6 +281,9 @@ impl<I: Isa> Product<'_, I> {
         };
         if skip > 0 && skip == piece.panels.len() {
             return;
+        }
+        if I::WIDE && !grouped && self.rows <= FEW_ROWS && in_place(self.w, self.form) {
+            return self.few_rows(piece);
         }
         let mut scratch = Scratch::new(self.w, self.form, self.chunks, self.at_once);
         macro_rules! sections {
@@ -344,10 +363,11 @@ impl<I: Isa> Product<'_, I> {
             return;
         }
         let rows = |blocks: &[(usize, usize)]| blocks.iter().map(|block| block.1).sum::<usize>();
-        let most = rows(self.blocks).min(ROWS.max(self.blocks[0].1));
+        let most = rows(self.blocks).min(self.most_rows());
         let slices = self.slices(most);
         let wide = if slices.len() == 1 { self.at_once } else { SLICED_PANELS };
-        let mut acc = vec![zero; most * wide.min(panels.len())];
+        let of_sums = if self.whole() { LARGEST_BLOCK.min(most) } else { most };
+        let mut acc = vec![zero; of_sums * wide.min(panels.len())];
         let mut from = 0;
         while from < self.blocks.len() {
             let start = self.blocks[from].0;
@@ -356,7 +376,6 @@ impl<I: Isa> Product<'_, I> {
             from += blocks.len();
             for side in panels.clone().step_by(wide) {
                 let side = side..(side + wide).min(panels.end);
-                acc.fill(zero);
                 for (s, chunks) in slices.iter().enumerate() {
                     for first in side.clone().step_by(self.at_once) {
                         let some = first..(first + self.at_once).min(side.end);
@@ -365,17 +384,20 @@ impl<I: Isa> Product<'_, I> {
                             Some(slice) => (side.start, slice.start),
                             None if side.end < panels.end => (side.end, 0),
                             None if from < self.blocks.len() => (panels.start, 0),
+                            // Of the piece that follows.
                             None => (panels.end, 0),
                         };
                         let of = Section {
                             first: piece.panels.start,
                             chunks: chunks.clone(),
-                            next: (next..(next + self.at_once).min(panels.end), chunk),
+                            next: (next..(next + self.at_once).min(self.w.panels()), chunk),
                             blocks,
                             panels: some,
                         };
-                        let at = (first - side.start) * rows(blocks);
-                        let acc = &mut acc[at..][..rows(blocks) * of.panels.len()];
+                        let acc = match self.whole() {
+                            true => &mut acc[..],
+                            false => &mut acc[(first - side.start) * rows(blocks)..][..rows(blocks) * of.panels.len()],
+                        };
                         visit(of, acc, &mut piece.rows);
                     }
                 }
@@ -383,9 +405,21 @@ impl<I: Isa> Product<'_, I> {
         }
     }
 
+    /// Whether a block goes through all of K at once, so that no sums wait.
+    pub(super) fn whole(&self) -> bool {
+        self.chunks.len() == 1
+    }
+
+    /// Rows that meet the codes of some panels before the next ones.
+    fn most_rows(&self) -> usize {
+        let bytes = self.w.groups.padded_k() / 4 * size_of::<I::Quad>();
+        let far = if I::WIDE { FAR_BYTES / bytes } else { 0 };
+        far.max(ROWS).max(self.blocks[0].1)
+    }
+
     /// The chunks in slices whose codes of `rows` rows stay in a near cache.
     fn slices(&self, rows: usize) -> Vec<Range<usize>> {
-        let near = if I::WIDE { NEAR_BYTES } else { SMALL_NEAR_BYTES };
+        let near = if I::WIDE { FAR_BYTES } else { SMALL_NEAR_BYTES };
         let bytes = rows * self.w.groups.padded_k() / 4 * size_of::<I::Quad>();
         let count = bytes.div_ceil(near).clamp(1, self.chunks.len());
         let cut = |i| i * self.chunks.len() / count;

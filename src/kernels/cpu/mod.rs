@@ -18,6 +18,7 @@ mod float_linear;
 mod float_lookup;
 mod float_weights;
 mod int_blocks;
+mod int_few;
 mod int_linear;
 mod int_prepare;
 mod int_row;
