@@ -1,9 +1,11 @@
 //! AVX-512, with and without VNNI.
 
+use super::bf16::Bf16;
 use super::isa::{Block, Decoder, Isa, widen};
 use super::layout::{CHANNELS, Lanes, Line};
 use crate::dtype::FloatDtype;
 use core::arch::x86_64::*;
+use core::mem::transmute;
 
 /// AVX-512 F, BW, VL, DQ and VNNI.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +137,7 @@ macro_rules! lanes {
         const WIDE: bool = true;
         const FUSED: bool = true;
         const LOOKUP: bool = true;
+        const BF16: bool = true;
         const ROWS: &'static [usize] = &[6, 5, 4, 3, 2, 1];
         /// 32 KiB of codes: a second-level cache feeds blocks of 6 rows by 4 panels as well, and they start half as often.
         const CHUNK: usize = 64;
@@ -332,6 +335,33 @@ macro_rules! lanes {
             // The instruction reads the low four bits of each index.
             // SAFETY: the token proves AVX-512 F.
             unsafe { _mm512_permutexvar_ps(_mm512_srli_epi32::<SHIFT>(codes), table) }
+        }
+        #[inline(always)]
+        fn pair_bf16(self, even: __m512, odd: __m512) -> __m512i {
+            // SAFETY: the token proves AVX-512 F.
+            unsafe {
+                let (even, odd) = (_mm512_castps_si512(even), _mm512_castps_si512(odd));
+                let high = _mm512_set1_epi32(!0xffff);
+                // The high half of `odd`, the other from `even`.
+                _mm512_ternarylogic_epi32::<0xca>(high, odd, _mm512_srli_epi32::<16>(even))
+            }
+        }
+        #[inline(always)]
+        fn dot_bf16(self, _proof: Bf16, acc: __m512, w: __m512i, x: u32) -> __m512 {
+            // SAFETY: the token proves AVX-512 F, the other one AVX-512 BF16; all 64-byte vectors are any bits.
+            unsafe {
+                let [w, x] = [w, _mm512_set1_epi32(x as i32)].map(|pairs| transmute::<__m512i, __m512bh>(pairs));
+                _mm512_dpbf16_ps(acc, w, x)
+            }
+        }
+        #[inline(always)]
+        fn enter_bf16<B: Block<Self>>(self, _proof: Bf16, block: B) {
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+            fn inner<I: Isa, B: Block<I>>(isa: I, block: B) {
+                block.run(isa);
+            }
+            // SAFETY: the tokens prove every feature.
+            unsafe { inner(self, block) }
         }
         #[inline(always)]
         fn round(self, dtype: FloatDtype, value: __m512) -> __m512 {

@@ -165,7 +165,7 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FloatDot<'_, MR, NR>
 
 /// The first `steps` of each panel, and the others.
 #[inline(always)]
-fn split<T, const NR: usize>(all: [&[T]; NR], steps: usize) -> ([&[T]; NR], [&[T]; NR]) {
+pub fn split<T, const NR: usize>(all: [&[T]; NR], steps: usize) -> ([&[T]; NR], [&[T]; NR]) {
     let (mut first, mut rest): ([&[T]; NR], [&[T]; NR]) = ([&[]; NR], [&[]; NR]);
     for j in 0..NR {
         (first[j], rest[j]) = all[j].split_at(steps);
@@ -174,7 +174,7 @@ fn split<T, const NR: usize>(all: [&[T]; NR], steps: usize) -> ([&[T]; NR], [&[T
 }
 
 /// Lines ahead of the codes in use that [`FewRows`] asks for.
-const DISTANCE: usize = 16;
+const DISTANCE: usize = 32;
 /// Groups ahead of the one in use whose scales it asks for.
 const AHEAD: usize = 4;
 

@@ -3,9 +3,11 @@
 //! Few rows: codes become floats in registers, every packed byte is read once. More rows: a thread takes some panels and rows at a time, and
 //! expands a chunk of K to floats in a near cache, once for all of its rows.
 
+use super::bf16::Bf16;
 use super::float::pack_floats;
 use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, OneRow, PAIR, by_format, few_rows};
 use super::float_finish::{FinishFloat, PANELS};
+use super::float_pairs::{PairDot, PairUp, pack_pairs};
 use super::float_lookup::{self, LOOKUPS, Lookup, Sums, looks_up};
 use super::float_weights::{
     CODES, FLOAT, FLOAT_BF16_USUAL, FLOAT_EXACT, FloatMode, FloatWeights, InPlace, Part, SCALED, SCALED_CODES, SHARED,
@@ -18,6 +20,8 @@ use crate::dtype::FloatDtype;
 use core::ops::Range;
 use rayon::prelude::*;
 
+/// Rows from which bf16 activations are multiplied in pairs, where the machine can: fewer would wait for memory anyway.
+pub(super) const BF16_ROWS: usize = 8;
 /// Panels that share the looked up sums of a block of rows.
 const LOOKUP_PANELS: usize = 32;
 /// Rows whose sums a thread keeps, and whose activations of a chunk a second-level cache does.
@@ -37,11 +41,15 @@ pub fn float_linear<I: Isa>(isa: I, call: Linear) {
         None => row_blocks(call.rows, most_rows::<I>()),
     };
     let (x, bad) = pack_floats(isa, call.x, &w.groups, &blocks);
+    let bf16 = Bf16::new().filter(|_| I::BF16 && !lookup && call.dtype == FloatDtype::BF16 && call.rows >= BF16_ROWS);
+    let pairs = bf16.map_or(Vec::new(), |_| pack_pairs(&x, &blocks));
     let parts = parts::<I>(&weights);
     let mut product = FloatProduct {
         isa,
         weights: &weights,
         x: &x,
+        bf16,
+        pairs: &pairs,
         sums: Vec::new(),
         bad: &bad,
         blocks: &blocks,
@@ -131,6 +139,10 @@ struct FloatProduct<'a, I: Isa> {
     weights: &'a FloatWeights<'a>,
     /// `[block][padded K][rows of the block]`.
     x: &'a [f32],
+    /// Whether pairs of bf16 are multiplied.
+    bf16: Option<Bf16>,
+    /// Then `[block][padded K / 2][rows of the block]`.
+    pairs: &'a [u32],
     /// What codes look up, where there is one block of rows; else a thread makes it.
     sums: Vec<Lanes<f32>>,
     /// Which rows hold a NaN or an infinity.
@@ -312,6 +324,7 @@ impl<I: Isa> FloatProduct<'_, I> {
         };
         let mut scratch = Scratch {
             floats: vec![EMPTY; longest * TILE * nr],
+            pairs: vec![Line::ZERO; self.bf16.map_or(0, |_| longest * TILE / 2 * nr)],
             scales: vec![Lanes([1.0; CHANNELS]); most * nr],
             acc: vec![EMPTY; rows * PANELS],
         };
@@ -359,9 +372,15 @@ impl<I: Isa> FloatProduct<'_, I> {
                 weights: self.weights,
                 panel,
                 parts,
-                out,
+                out: &mut *out,
                 scales,
             });
+            if self.bf16.is_some() {
+                self.isa.enter(PairUp {
+                    floats: out,
+                    out: &mut scratch.pairs[j * stride / 2..][..stride / 2],
+                });
+            }
             // The next panels of the chunk, or the first panels of the next one.
             let (panel, next) = match panel + panels.len() {
                 next if next < all.end => (next, at),
@@ -387,6 +406,34 @@ impl<I: Isa> FloatProduct<'_, I> {
                 (*next, *ahead) = ahead.split_at(share.min(ahead.len()));
             }
             let x = &self.x[first * padded + chunk.tiles.start * TILE * rows..][..stride * rows];
+            macro_rules! pair_dot {
+                ($proof:expr, $mr:literal, $nr:literal) => {
+                    self.isa.enter_bf16(
+                        $proof,
+                        PairDot::<$mr, $nr> {
+                            proof: $proof,
+                            x: &self.pairs[(first * padded + chunk.tiles.start * TILE * rows) / 2..][..stride / 2 * rows],
+                            w: &scratch.pairs,
+                            stride: stride / 2,
+                            chains: &chunk.chains,
+                            scales: &scratch.scales,
+                            ahead: core::array::from_fn(|j| next[j]),
+                            first: at == 0,
+                            acc: block_of(acc, rows_of_all, first - start),
+                        },
+                    )
+                };
+            }
+            macro_rules! pairs_one {
+                ($mr:literal) => {
+                    pair_dot!(self.bf16.expect("pairs"), $mr, 1)
+                };
+            }
+            macro_rules! pairs_two {
+                ($mr:literal) => {
+                    pair_dot!(self.bf16.expect("pairs"), $mr, 2)
+                };
+            }
             macro_rules! dot {
                 ($mr:literal, $nr:literal) => {
                     self.isa.enter(FloatDot::<$mr, $nr> {
@@ -421,7 +468,12 @@ impl<I: Isa> FloatProduct<'_, I> {
                     dot!($mr, 4)
                 };
             }
-            if I::WIDE {
+            if I::BF16 && self.bf16.is_some() {
+                match panels.len() {
+                    2 => by_rows!(*rows, pairs_two, 6 7 8 9 10 11 12),
+                    _ => by_rows!(*rows, pairs_one, 6 7 8 9 10 11 12),
+                }
+            } else if I::WIDE {
                 match panels.len() {
                     4 => by_rows!(*rows, four, 1 2 3),
                     3 => by_rows!(*rows, three, 1 2 3),
@@ -476,6 +528,8 @@ impl<I: Isa> FloatProduct<'_, I> {
 struct Scratch {
     /// `[panel][k]`.
     floats: Vec<Lanes<f32>>,
+    /// `[panel][k / 2]`.
+    pairs: Vec<Line>,
     /// `[panel][chain]`.
     scales: Vec<Lanes<f32>>,
     /// `[panel][row]`.

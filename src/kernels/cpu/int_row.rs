@@ -10,10 +10,12 @@ use super::layout::{Lanes, Line, QUADS, by_bits, each_quad};
 use super::linear::zeros;
 use super::weight::CpuWeight;
 
-/// Lines ahead of the codes in use that are asked for.
-const DISTANCE: usize = 16;
+/// Lines ahead of the codes in use that are asked for, over all panels.
+const DISTANCE: usize = 128;
 /// Groups ahead of the one in use whose scales are asked for.
 const AHEAD: usize = 4;
+/// Chains of the sums of a panel.
+const CHAINS: usize = 2;
 
 /// `acc = Σ over all groups of f32(Σ (x − zx)(w − zw)) · s` of one row and `NR` panels.
 pub struct OneRowGroups<'a, Q, const NR: usize> {
@@ -60,13 +62,14 @@ impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
         for j in 0..NR {
             tiles[j] = &all[(self.panel + j) * total..][..total];
         }
-        let distance = DISTANCE.div_ceil(BITS).min(total);
+        let distance = DISTANCE / (NR * BITS);
         let x = &x[..total];
         let (ones, narrow_ones) = (I::quad([1; 4]), I::narrow_quad([1; 4]));
         let mut sums = [isa.splat(0.0); NR];
         for (group, x_sum) in self.x_sums.iter().enumerate() {
-            let mut acc = [[isa.splat_i32(0); NR]; 1];
-            let mut w_sums = [isa.splat_i32(0); NR];
+            // Chains of sums would wait for each other: each of some quads gets its own.
+            let mut acc = [[isa.splat_i32(0); NR]; CHAINS];
+            let mut w_sums = [[isa.splat_i32(0); NR]; CHAINS];
             let of_group = w.groups.tiles(group);
             for t in of_group.clone() {
                 for j in 0..NR {
@@ -94,15 +97,16 @@ impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
                                 if ($q + 1) % quads == 0 {
                                     acc[0][j] = isa.add_narrow(acc[0][j], narrow[0]);
                                     if SUMS {
-                                        w_sums[j] = isa.add_narrow(w_sums[j], narrow[1]);
+                                        w_sums[0][j] = isa.add_narrow(w_sums[0][j], narrow[1]);
                                     }
                                     narrow.fill(isa.splat_i32(0));
                                 }
                             } else {
                                 let weights = isa.weights(bytes);
-                                acc[0][j] = isa.dot(acc[0][j], weights, x[$q]);
+                                let chain = $q % CHAINS;
+                                acc[chain][j] = isa.dot(acc[chain][j], weights, x[$q]);
                                 if SUMS {
-                                    w_sums[j] = isa.dot(w_sums[j], weights, ones);
+                                    w_sums[chain][j] = isa.dot(w_sums[chain][j], weights, ones);
                                 }
                             }
                         };
@@ -121,7 +125,7 @@ impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
             for j in 0..NR {
                 let at = (self.panel + j) * w.groups.count + group;
                 w.scale.fetch_one(isa, (self.panel + j) * w.groups.count + next);
-                let mut one = [[acc[0][j]]];
+                let mut one = [[isa.add_i32(acc[0][j], acc[1][j])]];
                 match &w.zero {
                     super::weight::Zeros::Codes(codes) => {
                         let zero = isa.load_i32(&widen(&codes[at], I::WEIGHT_SHIFT));
@@ -132,7 +136,7 @@ impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
                 }
                 if SUMS {
                     let zeros = zeros(w, at, 0).of_group(isa, 0, of_group.len(), elements);
-                    let w_sum = isa.add_i32(w_sums[j], zeros);
+                    let w_sum = isa.add_i32(isa.add_i32(w_sums[0][j], w_sums[1][j]), zeros);
                     self.grouping.add_product(isa, &mut one, [w_sum], &[self.x_zero]);
                 }
                 let scale = w.scale.read(isa, at);

@@ -4,6 +4,7 @@
 use super::avx2::{Avx2, AvxVnni};
 #[cfg(target_arch = "x86_64")]
 use super::avx512::{Avx512, Avx512Vnni};
+use super::bf16::Bf16;
 use super::layout::{CHANNELS, Lanes, Line, unpack_quad};
 #[cfg(target_arch = "aarch64")]
 use super::neon::{NeonDot, NeonI8mm};
@@ -178,6 +179,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Such a tier has [`Isa::zeros`], [`Isa::decode_high`], [`Isa::byte`] and [`Isa::pin`].
     const SCALED: bool = false;
 
+    /// Whether it has [`Isa::enter_bf16`], [`Isa::dot_bf16`] and [`Isa::pair_bf16`] where the machine proves them.
+    const BF16: bool = false;
+
     /// The instructions of products with float activations.
     fn float(self) -> Self::Float;
     /// What [`Isa::decode`] needs for `bits`-bit codes less one zero point.
@@ -232,6 +236,19 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// later k ahead would keep the sums in memory.
     fn pin(self, _sums: &mut [Self::F32; 2]) {
         unreachable!("sums of tiers that scale each weight")
+    }
+    /// Runs a block that calls [`Isa::dot_bf16`].
+    fn enter_bf16<B: Block<Self>>(self, _proof: Bf16, _block: B) {
+        unreachable!("pairs of bf16 on an instruction set without them")
+    }
+    /// `acc + x0 · w0 + x1 · w1` of the bf16 halves of each lane, low first; x is the same for all. Each sum is rounded to nearest; subnormal
+    /// values count as 0 on the way in and out.
+    fn dot_bf16(self, _proof: Bf16, _acc: Self::F32, _w: Self::Bytes, _x: u32) -> Self::F32 {
+        unreachable!("pairs of bf16 on an instruction set without them")
+    }
+    /// The bf16 of each lane, `even` low; values that bf16 holds.
+    fn pair_bf16(self, _even: Self::F32, _odd: Self::F32) -> Self::Bytes {
+        unreachable!("pairs of bf16 on an instruction set without them")
     }
     /// Of each channel's 32 bits, the four from `SHIFT` on select a lane of `table`.
     #[inline(always)]

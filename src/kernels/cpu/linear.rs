@@ -274,13 +274,8 @@ pub(super) use by_block;
 impl<I: Isa> Product<'_, I> {
     fn piece(&self, piece: &mut Piece) {
         let grouped = self.w.groups.count > 1;
-        let skip = if grouped && self.rows == 1 {
-            self.one_row(piece)
-        } else {
-            0
-        };
-        if skip > 0 && skip == piece.panels.len() {
-            return;
+        if grouped && self.rows == 1 && I::ONE_ROW > 0 {
+            return self.one_row(piece);
         }
         if I::WIDE && !grouped && self.rows <= FEW_ROWS && in_place(self.w, self.form) {
             return self.few_rows(piece);
@@ -289,12 +284,12 @@ impl<I: Isa> Product<'_, I> {
         macro_rules! sections {
             ($form:tt) => {
                 match grouped {
-                    false => self.sections(piece, 0, Lanes([0i32; CHANNELS]), |of, acc, out| {
+                    false => self.sections(piece, Lanes([0i32; CHANNELS]), |of, acc, out| {
                         self.walk(&of, &mut scratch, |chunk, w| {
                             self.dot::<$form>(&of, chunk, w, acc, out)
                         });
                     }),
-                    true => self.sections(piece, skip, Lanes([0f32; CHANNELS]), |of, acc, out| {
+                    true => self.sections(piece, Lanes([0f32; CHANNELS]), |of, acc, out| {
                         self.walk(&of, &mut scratch, |chunk, w| {
                             self.group_dot::<$form>(&of, chunk, w, acc, out)
                         });
@@ -305,63 +300,60 @@ impl<I: Isa> Product<'_, I> {
         by_form!(I, self.form, sections);
     }
 
-    /// One row by panels side by side, as many as there are; how many panels it took.
-    fn one_row(&self, piece: &mut Piece) -> usize {
+    /// One row by all panels.
+    fn one_row(&self, piece: &mut Piece) {
+        let x_zero = offset(&self.w.activation) - self.x.rows[0].zero;
         macro_rules! some {
-            ($nr:literal) => {{
-                let whole = piece.panels.len() / $nr * $nr;
-                for from in (0..whole).step_by($nr) {
-                    let panels = piece.panels.start + from..piece.panels.start + from + $nr;
-                    let mut acc = [Lanes([0f32; CHANNELS]); $nr];
-                    self.isa.enter(OneRowGroups::<_, $nr> {
-                        x: &self.x.quads,
-                        w: self.w,
-                        panel: panels.start,
-                        x_sums: &self.x.sums,
-                        x_zero: self
-                            .grouping
-                            .factor::<I>(offset(&self.w.activation) - self.x.rows[0].zero),
-                        grouping: self.grouping,
-                        acc: &mut acc,
-                    });
-                    let of = Section {
-                        panels,
-                        first: piece.panels.start,
-                        chunks: 0..0,
-                        next: (0..0, 0),
-                        blocks: self.blocks,
-                    };
-                    self.isa.enter(FinishGroups {
-                        product: self,
-                        of: &of,
-                        acc: &acc,
-                        out: &mut piece.rows,
-                    });
-                }
-                whole
-            }};
+            ($panel:expr, $nr:literal, $acc:expr) => {
+                self.isa.enter(OneRowGroups::<_, $nr> {
+                    x: &self.x.quads,
+                    w: self.w,
+                    panel: $panel,
+                    x_sums: &self.x.sums,
+                    x_zero: self.grouping.factor::<I>(x_zero),
+                    grouping: self.grouping,
+                    acc: $acc,
+                })
+            };
         }
-        match I::ONE_ROW {
-            4 => some!(4),
-            2 => some!(2),
-            _ => 0,
+        for from in piece.panels.clone().step_by(PANELS) {
+            let panels = from..(from + PANELS).min(piece.panels.end);
+            let mut acc = [Lanes([0f32; CHANNELS]); PANELS];
+            let mut done = 0;
+            while done < panels.len() {
+                let (sums, _) = acc[done..panels.len()].as_chunks_mut::<2>();
+                match sums.first_mut().filter(|_| I::ONE_ROW == 2) {
+                    Some(pair) => some!(from + done, 2, pair),
+                    None => some!(from + done, 1, core::array::from_mut(&mut acc[done])),
+                }
+                done += if I::ONE_ROW == 2 { 2 } else { 1 };
+            }
+            let of = Section {
+                panels,
+                first: piece.panels.start,
+                chunks: 0..0,
+                next: (0..0, 0),
+                blocks: self.blocks,
+            };
+            self.isa.enter(FinishGroups {
+                product: self,
+                of: &of,
+                acc: &acc,
+                out: &mut piece.rows,
+            });
         }
     }
 
-    /// Calls `visit` with some rows by some panels by some chunks at a time, with sums that start at `zero`, over all panels of the piece but
-    /// the first `skip`. Rows are in the outer loop. Codes of theirs that a near cache cannot keep are cut along K: each slice meets
+    /// Calls `visit` with some rows by some panels by some chunks at a time, with sums that start at `zero`, over all panels of the
+    /// piece. Rows are in the outer loop. Codes of theirs that a near cache cannot keep are cut along K: each slice meets
     /// [`SLICED_PANELS`] panels before the next one, and their sums wait.
     fn sections<T: Copy>(
         &self,
         piece: &mut Piece,
-        skip: usize,
         zero: T,
         mut visit: impl FnMut(Section, &mut [T], &mut [&mut [f32]]),
     ) {
-        let panels = piece.panels.start + skip..piece.panels.end;
-        if panels.is_empty() {
-            return;
-        }
+        let panels = piece.panels.clone();
         let rows = |blocks: &[(usize, usize)]| blocks.iter().map(|block| block.1).sum::<usize>();
         let most = rows(self.blocks).min(self.most_rows());
         let slices = self.slices(most);

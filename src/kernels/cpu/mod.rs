@@ -8,6 +8,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx512;
+mod bf16;
 mod blocks;
 mod expected;
 mod finish;
@@ -16,6 +17,7 @@ mod float_blocks;
 mod float_finish;
 mod float_linear;
 mod float_lookup;
+mod float_pairs;
 mod float_weights;
 mod int_blocks;
 mod int_few;
@@ -48,7 +50,9 @@ impl CpuWeight {
     /// `y[rows, N] = x[rows, K] · Wᵀ + bias`, with x, bias and y representable in `dtype`.
     ///
     /// A row that holds a NaN or an infinity gives a row of NaN. The float order is that of the module's epilogues; a row depends
-    /// neither on the number of threads nor on the other rows (save through a per-tensor activation scale).
+    /// neither on the number of threads nor on the other rows (save through a per-tensor activation scale). Its last bits may depend on
+    /// their number with float activations of bf16 alone: where the machine has AVX-512 BF16, 8 and more rows are multiplied in pairs of
+    /// inputs, in f32 still, and subnormal inputs and sums count as 0 there.
     ///
     /// # Panics
     /// If a slice has another length.
