@@ -7,8 +7,8 @@ use super::bf16::Bf16;
 use super::float::pack_floats;
 use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, OneRow, PAIR, by_format, few_rows};
 use super::float_finish::{FinishFloat, PANELS};
-use super::float_pairs::{PairDot, PairUp, pack_pairs};
 use super::float_lookup::{self, LOOKUPS, Lookup, Sums, looks_up};
+use super::float_pairs::{PairDot, PairUp, pack_pairs};
 use super::float_weights::{
     CODES, FLOAT, FLOAT_BF16_USUAL, FLOAT_EXACT, FloatMode, FloatWeights, InPlace, Part, SCALED, SCALED_CODES, SHARED,
     chain, parts,
@@ -412,7 +412,8 @@ impl<I: Isa> FloatProduct<'_, I> {
                         $proof,
                         PairDot::<$mr, $nr> {
                             proof: $proof,
-                            x: &self.pairs[(first * padded + chunk.tiles.start * TILE * rows) / 2..][..stride / 2 * rows],
+                            x: &self.pairs[(first * padded + chunk.tiles.start * TILE * rows) / 2..]
+                                [..stride / 2 * rows],
                             w: &scratch.pairs,
                             stride: stride / 2,
                             chains: &chunk.chains,

@@ -52,7 +52,11 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FewRows<'_, I::Quad,
         }
         for j in 0..NR {
             for r in 0..MR {
-                let sum = if split { isa.add_i32(sums[r][j], odd[r][j]) } else { sums[r][j] };
+                let sum = if split {
+                    isa.add_i32(sums[r][j], odd[r][j])
+                } else {
+                    sums[r][j]
+                };
                 isa.store_i32(sum, &mut self.acc[j][r]);
             }
         }

@@ -1,7 +1,7 @@
 //! Integer products of one chunk of K: row blocks by panels.
 
 use super::activation::offset;
-use super::finish::{FinishDot, FinishGroups};
+use super::finish::{Factors, FinishDot, FinishGroups};
 use super::int_blocks::{Dot, Form, GroupDot, keeps_sums};
 use super::int_few::FewRows;
 use super::isa::Isa;
@@ -40,6 +40,7 @@ impl<I: Isa> Product<'_, I> {
         let (x, blocks, panels) = (self.x, of.blocks, of.panels.len());
         let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
         let last = chunk.tiles.end == self.w.groups.total_tiles;
+        let factors = last.then(|| Factors::new(self, of.panels.clone()));
         let mut ahead = w.ahead.spread(tiles_of_all::<I>(blocks, panels, chunk.tiles.len()));
         for (i, (first, rows)) in blocks.iter().enumerate() {
             let block = of.block(i);
@@ -73,10 +74,11 @@ impl<I: Isa> Product<'_, I> {
             } else {
                 by_block!(*rows, panels, call, 6 1, 4 1, 3 1, 2 1, 1 2);
             }
-            if last {
+            if let Some(factors) = &factors {
                 self.isa.enter(FinishDot {
                     product: self,
                     of: &block,
+                    factors,
                     acc: lanes,
                     out,
                 });
@@ -98,6 +100,7 @@ impl<I: Isa> Product<'_, I> {
                 blocks: self.blocks,
             };
             of.fetch_outputs(self.isa, &piece.rows);
+            let factors = Factors::new(self, of.panels.clone());
             for (i, (first, rows)) in self.blocks.iter().enumerate() {
                 let x = &x.quads[first * row_quads..][..rows * row_quads];
                 macro_rules! call {
@@ -113,6 +116,7 @@ impl<I: Isa> Product<'_, I> {
                 self.isa.enter(FinishDot {
                     product: self,
                     of: &of.block(i),
+                    factors: &factors,
                     acc: &acc,
                     out: &mut piece.rows,
                 });
@@ -130,6 +134,7 @@ impl<I: Isa> Product<'_, I> {
     ) {
         let (x, blocks, panels) = (self.x, of.blocks, &of.panels);
         let last = chunk.tiles.end == self.w.groups.total_tiles;
+        let factors = last.then(|| Factors::new(self, of.panels.clone()));
         let groups = self.w.groups.count;
         let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
         let offset = offset(&self.w.activation);
@@ -186,10 +191,11 @@ impl<I: Isa> Product<'_, I> {
             } else {
                 by_block!(*rows, panels.len(), call, 6 1, 4 1, 3 1, 2 1, 1 2);
             }
-            if last {
+            if let Some(factors) = &factors {
                 self.isa.enter(FinishGroups {
                     product: self,
                     of: &block,
+                    factors,
                     acc: lanes,
                     out,
                 });

@@ -6,7 +6,7 @@
 use super::activation::{Activations, Wanted, needs_sums, offset, quantize};
 use super::ahead::Ahead;
 use super::blocks::{GroupZeros, Panels};
-use super::finish::FinishGroups;
+use super::finish::{Factors, FinishGroups};
 use super::float_linear::float_linear;
 use super::int_blocks::{BYTES, Form, Grouping, PAIRS, by_form, form, lines_of, narrow_quads, rows_of};
 use super::int_prepare::Prepare;
@@ -338,6 +338,7 @@ impl<I: Isa> Product<'_, I> {
             self.isa.enter(FinishGroups {
                 product: self,
                 of: &of,
+                factors: &Factors::new(self, of.panels.clone()),
                 acc: &acc,
                 out: &mut piece.rows,
             });
@@ -538,16 +539,6 @@ impl<'a> Section<'a> {
                     .for_each(|at| isa.prefetch(at, true));
             }
         }
-    }
-
-    /// Calls `each(row, place)` with the rows and where their sums of the `j`-th panel lie: `[block][panel][row]`.
-    #[inline(always)]
-    pub fn rows(&self, j: usize) -> impl Iterator<Item = (usize, usize)> {
-        let start = self.blocks[0].0;
-        self.blocks.iter().flat_map(move |(first, rows)| {
-            let at = (first - start) * self.panels.len() + j * rows;
-            (0..*rows).map(move |r| (first + r, at + r))
-        })
     }
 }
 

@@ -55,7 +55,10 @@ fn pairs_of_bf16_count_subnormal_values_as_zero_at_most() {
                 let want: f64 = terms.map(|(x, w)| *x as f64 * *w as f64).sum();
                 // Weights are at most 255 steps of at most 0.1.
                 let bound = k as f64 * 2f64.powi(-126) * 25.5 + 3.1 * 2f64.powi(-8) * want.abs();
-                assert!((*got as f64 - want).abs() <= bound, "{tier} {tiny:e} element {i}: got {got:e}, want {want:e}");
+                assert!(
+                    (*got as f64 - want).abs() <= bound,
+                    "{tier} {tiny:e} element {i}: got {got:e}, want {want:e}"
+                );
             }
         }
     }
