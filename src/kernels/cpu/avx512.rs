@@ -35,6 +35,14 @@ impl Avx512 {
     }
 }
 
+/// Whether the processor is AMD's.
+pub fn is_amd() -> bool {
+    // SAFETY: every x86-64 has the instruction, and its leaf 0.
+    #[allow(unused_unsafe)]
+    let vendor = unsafe { __cpuid(0) };
+    [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes)
+}
+
 /// Bits of 2^23: with a byte in its low bits, the float 2^23 + byte.
 const MAGIC: i32 = 0x4b00_0000;
 

@@ -41,7 +41,7 @@ pub fn float_linear<I: Isa>(isa: I, call: Linear) {
         None => row_blocks(call.rows, most_rows::<I>()),
     };
     let (x, bad) = pack_floats(isa, call.x, &w.groups, &blocks);
-    let bf16 = Bf16::new().filter(|_| I::BF16 && !lookup && call.dtype == FloatDtype::BF16 && call.rows >= BF16_ROWS);
+    let bf16 = Bf16::fast().filter(|_| I::BF16 && !lookup && call.dtype == FloatDtype::BF16 && call.rows >= BF16_ROWS);
     let pairs = bf16.map_or(Vec::new(), |_| pack_pairs(&x, &blocks));
     let parts = parts::<I>(&weights);
     let mut product = FloatProduct {

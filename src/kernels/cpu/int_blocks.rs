@@ -31,11 +31,11 @@ pub const fn form<I: Isa>(bits: u32, rows: usize) -> Form {
 }
 
 /// Rows that a block takes at once where there are `rows`, largest first.
-pub const fn rows_of<I: Isa>(form: Form, grouped: bool, rows: usize) -> &'static [usize] {
+pub const fn rows_of<I: Isa>(form: Form, rows: usize) -> &'static [usize] {
     match form {
         PAIRS => I::PAIR_ROWS,
         // One block, which reads codes as they come from memory.
-        _ if I::WIDE && matches!(rows, 8..12) && !grouped => &[8, 4, 2, 1],
+        _ if I::WIDE && matches!(rows, 8..12) => &[8, 4, 2, 1],
         _ => I::ROWS,
     }
 }
@@ -310,9 +310,9 @@ impl Grouping {
     }
 }
 
-/// Whether a block of [`GroupDot`] keeps its float sums in registers beside those of the group.
-pub const fn keeps_sums<I: Isa>(form: Form) -> bool {
-    I::WIDE && form == BYTES
+/// Whether blocks of [`GroupDot`] of so many rows keep their float sums in registers beside those of the group: by 2 panels.
+pub const fn keeps_sums<I: Isa>(form: Form, rows: usize) -> bool {
+    I::WIDE && form == BYTES && matches!(rows, 5 | 6)
 }
 
 /// `sum += f32(acc_g) · s_g`, group by group, with `acc_g = Σ (x − zx)(w − zw)`.
@@ -353,7 +353,7 @@ impl<I: Isa, const MR: usize, const NR: usize, const FORM: Form> Block<I> for Gr
     fn run(self, isa: I) {
         let w = self.w.split::<NR>();
         let (x_sums, _) = self.x_sums.as_chunks::<MR>();
-        let keep = keeps_sums::<I>(FORM);
+        let keep = keeps_sums::<I>(FORM, MR);
         let mut sums = [[isa.splat(0.0); NR]; MR];
         for j in 0..NR {
             for r in 0..MR {

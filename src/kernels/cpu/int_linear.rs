@@ -184,10 +184,10 @@ impl<I: Isa> Product<'_, I> {
                     })
                 }};
             }
-            if keeps_sums::<I>(FORM) {
-                by_block!(*rows, panels.len(), call, 6 2, 5 2, 4 2, 3 4, 2 4, 1 4);
+            if keeps_sums::<I>(FORM, *rows) {
+                by_block!(*rows, panels.len(), call, 6 2, 5 2);
             } else if I::WIDE {
-                by_block!(*rows, panels.len(), call, 6 4, 5 4, 4 4, 3 4, 2 4, 1 4);
+                by_block!(*rows, panels.len(), call, 8 2, 6 4, 5 4, 4 4, 3 4, 2 4, 1 4);
             } else {
                 by_block!(*rows, panels.len(), call, 6 1, 4 1, 3 1, 2 1, 1 2);
             }

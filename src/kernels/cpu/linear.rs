@@ -40,8 +40,6 @@ const SMALL_GROUP: usize = 128;
 /// Nanoseconds of one thread's work below which waking another costs more than it saves: one that sleeps takes some 90 µs to help on a virtual
 /// machine (Zen 3, two cores, the layers of the example, November 2026).
 pub(super) const FORK_NS: usize = 200_000;
-/// Rows from which a chunk is [`Isa::LONG_CHUNK`].
-const CHUNK_ROWS: usize = 9;
 /// Rows up to which the next codes are fetched into the first-level cache.
 const FEW_ROWS: usize = 8;
 
@@ -77,7 +75,7 @@ impl Program for Linear<'_> {
             return float_linear(isa.float(), self);
         }
         let form = form::<I>(w.bits(), self.rows);
-        let blocks = row_blocks(self.rows, rows_of::<I>(form, w.groups.count > 1, self.rows));
+        let blocks = row_blocks(self.rows, rows_of::<I>(form, self.rows));
         let grouping = Grouping {
             magic: I::FUSED && w.magic,
             small: w.groups.size <= SMALL_GROUP,
@@ -101,7 +99,7 @@ impl Program for Linear<'_> {
         let x = quantize(isa, self.x, self.dtype, &w.activation, wanted);
         let (at_once, tiles) = match form {
             PAIRS if w.groups.count == 1 => (PAIR_PANELS, I::CHUNK / PAIR_PANELS),
-            _ if self.rows >= CHUNK_ROWS => (PANELS, I::LONG_CHUNK / PANELS),
+            _ if self.rows >= long_chunk_rows(w) => (PANELS, I::LONG_CHUNK / PANELS),
             _ => (PANELS, I::CHUNK / PANELS),
         };
         let tiles = match w.groups.count {
@@ -142,6 +140,15 @@ fn estimated_ns(w: &CpuWeight, rows: usize, wide: bool) -> usize {
     let codes = w.n * w.groups.k;
     let products = (rows - 1) * codes / PRODUCTS_PER_NS;
     codes / CODES_PER_NS + if wide { products } else { 3 * products }
+}
+
+/// Rows from which a chunk is [`Isa::LONG_CHUNK`]: more than few, and where codes are unpacked beyond the nearest cache, enough to pay for it.
+fn long_chunk_rows(w: &CpuWeight) -> usize {
+    if w.groups.count > 1 || w.bits() < 8 {
+        64
+    } else {
+        FEW_ROWS + 1
+    }
 }
 
 /// `rows` as blocks of the given sizes, largest first; where every size up to the largest is given, as even as they can be.

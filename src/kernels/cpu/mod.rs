@@ -51,8 +51,8 @@ impl CpuWeight {
     ///
     /// A row that holds a NaN or an infinity gives a row of NaN. The float order is that of the module's epilogues; a row depends
     /// neither on the number of threads nor on the other rows (save through a per-tensor activation scale). Its last bits may depend on
-    /// their number with float activations of bf16 alone: where the machine has AVX-512 BF16, 8 and more rows are multiplied in pairs of
-    /// inputs, in f32 still, and subnormal inputs and sums count as 0 there.
+    /// their number with float activations of bf16 alone: on AMD's processors with AVX-512 BF16, 8 and more rows are multiplied in pairs
+    /// of inputs, in f32 still, and subnormal inputs and sums count as 0 there.
     ///
     /// # Panics
     /// If a slice has another length.
