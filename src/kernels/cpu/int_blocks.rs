@@ -310,10 +310,13 @@ impl Grouping {
     }
 }
 
-/// Whether blocks of [`GroupDot`] of so many rows keep their float sums in registers beside those of the group: by 2 panels.
-pub const fn keeps_sums<I: Isa>(form: Form, rows: usize) -> bool {
-    I::WIDE && form == BYTES && matches!(rows, 5 | 6)
+/// Whether a block of [`GroupDot`] keeps its float sums in registers beside those of the group.
+pub const fn keeps_sums<I: Isa>(form: Form, rows: usize, panels: usize) -> bool {
+    I::WIDE && form == BYTES && matches!(rows, 5 | 6) && panels == 2
 }
+
+/// Tiles of groups up to which that pays: a group ends so often that sums in memory cost more than reading activations twice as often.
+pub const SHORT_GROUP: usize = 2;
 
 /// `sum += f32(acc_g) · s_g`, group by group, with `acc_g = Σ (x − zx)(w − zw)`.
 pub struct GroupDot<'a, 'p, Q, const MR: usize, const NR: usize, const FORM: Form> {
@@ -353,7 +356,7 @@ impl<I: Isa, const MR: usize, const NR: usize, const FORM: Form> Block<I> for Gr
     fn run(self, isa: I) {
         let w = self.w.split::<NR>();
         let (x_sums, _) = self.x_sums.as_chunks::<MR>();
-        let keep = keeps_sums::<I>(FORM, MR);
+        let keep = keeps_sums::<I>(FORM, MR, NR);
         let mut sums = [[isa.splat(0.0); NR]; MR];
         for j in 0..NR {
             for r in 0..MR {

@@ -2,7 +2,7 @@
 
 use super::activation::offset;
 use super::finish::{Factors, FinishDot, FinishGroups};
-use super::int_blocks::{Dot, Form, GroupDot, keeps_sums};
+use super::int_blocks::{Dot, Form, GroupDot, SHORT_GROUP, keeps_sums};
 use super::int_few::FewRows;
 use super::isa::Isa;
 use super::layout::{CHANNELS, Lanes, QUADS};
@@ -184,7 +184,7 @@ impl<I: Isa> Product<'_, I> {
                     })
                 }};
             }
-            if keeps_sums::<I>(FORM, *rows) {
+            if keeps_sums::<I>(FORM, *rows, 2) && self.w.groups.tiles(0).len() <= SHORT_GROUP {
                 by_block!(*rows, panels.len(), call, 6 2, 5 2);
             } else if I::WIDE {
                 by_block!(*rows, panels.len(), call, 8 2, 6 4, 5 4, 4 4, 3 4, 2 4, 1 4);

@@ -326,14 +326,13 @@ impl<I: Isa> Product<'_, I> {
         for from in piece.panels.clone().step_by(PANELS) {
             let panels = from..(from + PANELS).min(piece.panels.end);
             let mut acc = [Lanes([0f32; CHANNELS]); PANELS];
-            let mut done = 0;
-            while done < panels.len() {
-                let (sums, _) = acc[done..panels.len()].as_chunks_mut::<2>();
-                match sums.first_mut().filter(|_| I::ONE_ROW == 2) {
-                    Some(pair) => some!(from + done, 2, pair),
-                    None => some!(from + done, 1, core::array::from_mut(&mut acc[done])),
-                }
-                done += if I::ONE_ROW == 2 { 2 } else { 1 };
+            let (pairs, rest) = acc[..panels.len()].as_chunks_mut::<2>();
+            let last = from + 2 * pairs.len();
+            for (i, pair) in pairs.iter_mut().enumerate() {
+                some!(from + 2 * i, 2, pair);
+            }
+            if let Some(sum) = rest.first_mut() {
+                some!(last, 1, core::array::from_mut(sum));
             }
             let of = Section {
                 panels,
