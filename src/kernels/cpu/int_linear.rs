@@ -112,7 +112,11 @@ impl<I: Isa> Product<'_, I> {
                         })
                     };
                 }
-                by_block!(*rows, panels, call, 8 2, 6 4, 5 4, 4 4, 3 4, 2 4, 1 4);
+                if I::WIDE {
+                    by_block!(*rows, panels, call, 8 2, 6 4, 5 4, 4 4, 3 4, 2 4, 1 4);
+                } else {
+                    by_block!(*rows, panels, call, 1 2);
+                }
                 self.isa.enter(FinishDot {
                     product: self,
                     of: &of.block(i),

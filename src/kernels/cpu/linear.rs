@@ -284,7 +284,8 @@ impl<I: Isa> Product<'_, I> {
         if grouped && self.rows == 1 && I::ONE_ROW > 0 {
             return self.one_row(piece);
         }
-        if I::WIDE && !grouped && self.rows <= FEW_ROWS && in_place(self.w, self.form) {
+        let few = if I::WIDE { FEW_ROWS } else { 1 };
+        if !grouped && self.rows <= few && in_place(self.w, self.form) {
             return self.few_rows(piece);
         }
         let mut scratch = Scratch::new(self.w, self.form, self.chunks, self.at_once);
