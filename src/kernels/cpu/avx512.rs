@@ -358,8 +358,12 @@ macro_rules! lanes {
         fn dot_bf16(self, _proof: Bf16, acc: __m512, w: __m512i, x: u32) -> __m512 {
             // SAFETY: the token proves AVX-512 F, the other one AVX-512 BF16; all 64-byte vectors are any bits.
             unsafe {
-                let [w, x] = [w, _mm512_set1_epi32(x as i32)].map(|pairs| transmute::<__m512i, __m512bh>(pairs));
-                _mm512_dpbf16_ps(acc, w, x)
+                let x = _mm512_set1_epi32(x as i32);
+                _mm512_dpbf16_ps(
+                    acc,
+                    transmute::<__m512i, __m512bh>(w),
+                    transmute::<__m512i, __m512bh>(x),
+                )
             }
         }
         #[inline(always)]
