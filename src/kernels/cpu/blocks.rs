@@ -2,6 +2,13 @@
 
 use super::layout::{CHANNELS, Line};
 
+/// `rows` in blocks of at most `most`, as even as they can be: the first row of each and their number.
+pub fn even_blocks(rows: usize, most: usize) -> Vec<(usize, usize)> {
+    let count = rows.div_ceil(most);
+    let cut = |i| i * rows / count;
+    (0..count).map(|i| (cut(i), cut(i + 1) - cut(i))).collect()
+}
+
 /// Quads of some panels over the same tiles.
 #[derive(Clone, Copy)]
 pub struct Panels<'a> {

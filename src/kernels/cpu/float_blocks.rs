@@ -95,13 +95,57 @@ impl Expand<'_> {
     }
 }
 
-/// `acc += s · Σ x · w` for each chain, w floats.
-pub struct FloatDot<'a, const MR: usize, const NR: usize> {
-    /// `[k][row]`.
-    pub x: &'a [f32],
-    /// `[panel][k]`.
-    pub w: &'a [Lanes<f32>],
-    /// From one panel to the next.
+/// What a product multiplies and adds at once: one k, or several.
+pub trait Terms<I: Isa>: Copy {
+    /// Their k.
+    const K: usize;
+    /// Of an activation.
+    type X: Copy;
+    /// Of the channels of a panel, in memory.
+    type W;
+    /// The same in a register.
+    type Loaded: Copy;
+
+    /// Reads it.
+    fn load(self, isa: I, w: &Self::W) -> Self::Loaded;
+    /// `sum + x · w`.
+    fn add(self, isa: I, sum: I::F32, w: Self::Loaded, x: Self::X) -> I::F32;
+    /// Runs a block that calls these.
+    fn enter<B: Block<I>>(self, isa: I, block: B);
+}
+
+/// One f32 each.
+#[derive(Clone, Copy)]
+pub struct Singles;
+
+impl<I: Isa> Terms<I> for Singles {
+    const K: usize = 1;
+    type X = f32;
+    type W = Lanes<f32>;
+    type Loaded = I::F32;
+
+    #[inline(always)]
+    fn load(self, isa: I, w: &Lanes<f32>) -> I::F32 {
+        isa.load(w)
+    }
+    #[inline(always)]
+    fn add(self, isa: I, sum: I::F32, w: I::F32, x: f32) -> I::F32 {
+        isa.mul_add(w, isa.splat(x), sum)
+    }
+    #[inline(always)]
+    fn enter<B: Block<I>>(self, isa: I, block: B) {
+        isa.enter(block);
+    }
+}
+
+/// `acc += s · Σ x · w` for each chain.
+pub struct FloatDot<'a, I: Isa, T: Terms<I>, const MR: usize, const NR: usize> {
+    pub terms: T,
+    /// `[term][row]`.
+    pub x: &'a [T::X],
+    /// `[panel][term]`.
+    pub w: &'a [T::W],
+    /// Terms from one panel to the next.
     pub stride: usize,
     /// Tiles of each chain.
     pub chains: &'a [usize],
@@ -115,14 +159,14 @@ pub struct FloatDot<'a, const MR: usize, const NR: usize> {
     pub acc: [&'a mut [Lanes<f32>; MR]; NR],
 }
 
-/// k between two ends of the inner loop.
+/// Terms between two ends of the inner loop.
 const STEP: usize = 4;
 
-impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FloatDot<'_, MR, NR> {
+impl<I: Isa, T: Terms<I>, const MR: usize, const NR: usize> Block<I> for FloatDot<'_, I, T, MR, NR> {
     #[inline(always)]
     fn run(self, isa: I) {
         let (mut x, _) = self.x.as_chunks::<MR>().0.as_chunks::<STEP>();
-        let mut w: [&[[Lanes<f32>; STEP]]; NR] = [&[]; NR];
+        let mut w: [&[[T::W; STEP]]; NR] = [&[]; NR];
         for j in 0..NR {
             w[j] = self.w[j * self.stride..][..self.stride].as_chunks().0;
             for line in self.ahead[j] {
@@ -133,21 +177,20 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FloatDot<'_, MR, NR>
             }
         }
         for (chain, tiles) in self.chains.iter().enumerate() {
-            let steps = tiles * (TILE / STEP);
+            let steps = tiles * (TILE / T::K / STEP);
             let (xs, ws);
             (xs, x) = x.split_at(steps);
             (ws, w) = split(w, steps);
             let mut sums = [[isa.splat(0.0); NR]; MR];
             for step in 0..steps {
-                for k in 0..STEP {
-                    let mut floats = [isa.load(&ws[0][step][k]); NR];
+                for term in 0..STEP {
+                    let mut loaded = [self.terms.load(isa, &ws[0][step][term]); NR];
                     for j in 1..NR {
-                        floats[j] = isa.load(&ws[j][step][k]);
+                        loaded[j] = self.terms.load(isa, &ws[j][step][term]);
                     }
                     for r in 0..MR {
-                        let x = isa.splat(xs[step][k][r]);
                         for j in 0..NR {
-                            sums[r][j] = isa.mul_add(floats[j], x, sums[r][j]);
+                            sums[r][j] = self.terms.add(isa, sums[r][j], loaded[j], xs[step][term][r]);
                         }
                     }
                 }
@@ -165,7 +208,7 @@ impl<I: Isa, const MR: usize, const NR: usize> Block<I> for FloatDot<'_, MR, NR>
 
 /// The first `steps` of each panel, and the others.
 #[inline(always)]
-pub fn split<T, const NR: usize>(all: [&[T]; NR], steps: usize) -> ([&[T]; NR], [&[T]; NR]) {
+fn split<T, const NR: usize>(all: [&[T]; NR], steps: usize) -> ([&[T]; NR], [&[T]; NR]) {
     let (mut first, mut rest): ([&[T]; NR], [&[T]; NR]) = ([&[]; NR], [&[]; NR]);
     for j in 0..NR {
         (first[j], rest[j]) = all[j].split_at(steps);

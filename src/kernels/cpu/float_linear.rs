@@ -4,11 +4,12 @@
 //! expands a chunk of K to floats in a near cache, once for all of its rows.
 
 use super::bf16::Bf16;
+use super::blocks::even_blocks;
 use super::float::pack_floats;
-use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, OneRow, PAIR, by_format, few_rows};
+use super::float_blocks::{EMPTY, Expand, FewRows, FloatDot, OneRow, PAIR, Singles, Terms, by_format, few_rows};
 use super::float_finish::{FinishFloat, PANELS};
 use super::float_lookup::{self, LOOKUPS, Lookup, Sums, looks_up};
-use super::float_pairs::{PairDot, PairUp, pack_pairs};
+use super::float_pairs::{PairUp, Pairs, pack_pairs};
 use super::float_weights::{
     CODES, FLOAT, FLOAT_BF16_USUAL, FLOAT_EXACT, FloatMode, FloatWeights, InPlace, Part, SCALED, SCALED_CODES, SHARED,
     chain, parts,
@@ -37,12 +38,15 @@ pub fn float_linear<I: Isa>(isa: I, call: Linear) {
     let few = few_rows::<I>(&weights, call.rows).filter(|_| !lookup);
     let blocks = match few {
         Some(rows) => vec![(0, rows)],
-        None if lookup => row_blocks(call.rows, float_lookup::ROWS),
-        None => row_blocks(call.rows, most_rows::<I>()),
+        None if lookup => even_blocks(call.rows, float_lookup::ROWS),
+        None => even_blocks(call.rows, most_rows::<I>()),
     };
     let (x, bad) = pack_floats(isa, call.x, &w.groups, &blocks);
     let bf16 = Bf16::fast().filter(|_| I::BF16 && !lookup && call.dtype == FloatDtype::BF16 && call.rows >= BF16_ROWS);
-    let pairs = bf16.map_or(Vec::new(), |_| pack_pairs(&x, &blocks));
+    let (x, pairs) = match bf16 {
+        Some(_) => (Vec::new(), pack_pairs(&x, &blocks)),
+        None => (x, Vec::new()),
+    };
     let parts = parts::<I>(&weights);
     let mut product = FloatProduct {
         isa,
@@ -95,13 +99,6 @@ const fn most_rows<I: Isa>() -> usize {
     if I::WIDE { 12 } else { 6 }
 }
 
-/// `rows` in blocks of at most `most`, as even as they can be.
-fn row_blocks(rows: usize, most: usize) -> Vec<(usize, usize)> {
-    let count = rows.div_ceil(most);
-    let cut = |i| i * rows / count;
-    (0..count).map(|i| (cut(i), cut(i + 1) - cut(i))).collect()
-}
-
 /// Some whole chains of K.
 struct Chunk {
     parts: Range<usize>,
@@ -137,9 +134,9 @@ fn chunks(parts: &[Part], most: usize) -> Vec<Chunk> {
 struct FloatProduct<'a, I: Isa> {
     isa: I,
     weights: &'a FloatWeights<'a>,
-    /// `[block][padded K][rows of the block]`.
+    /// `[block][padded K][rows of the block]`, unless pairs of bf16 are multiplied.
     x: &'a [f32],
-    /// Whether pairs of bf16 are multiplied.
+    /// Whether they are.
     bf16: Option<Bf16>,
     /// Then `[block][padded K / 2][rows of the block]`.
     pairs: &'a [u32],
@@ -395,58 +392,64 @@ impl<I: Isa> FloatProduct<'_, I> {
                 self.weights.fetch(self.isa, panel, groups);
             }
         }
-        let (start, padded) = (blocks[0].0, self.weights.w.groups.padded_k());
         let last = blocks[blocks.len() - 1];
-        let rows_of_all = last.0 + last.1 - start;
-        let acc = &mut scratch.acc[(panels.start - all.start) * rows_of_all..][..panels.len() * rows_of_all];
+        let rows = last.0 + last.1 - blocks[0].0;
+        let Scratch {
+            floats,
+            pairs,
+            scales,
+            acc,
+        } = scratch;
+        let acc = &mut acc[(panels.start - all.start) * rows..][..panels.len() * rows];
+        macro_rules! dots {
+            ($terms:expr, $x:expr, $w:expr) => {{
+                let (panels, ready) = (panels.len(), (&scales[..], ahead));
+                self.dots($terms, ($x, $w), at, (panels, blocks), ready, acc)
+            }};
+        }
+        match self.bf16 {
+            Some(proof) if I::BF16 => dots!(Pairs(proof), self.pairs, &pairs[..]),
+            _ => dots!(Singles, self.x, &floats[..]),
+        }
+    }
+
+    /// Products of one chunk: `panels` of them by `blocks`, with what a chunk was expanded to, its scales, and what to fetch meanwhile.
+    fn dots<T: Terms<I>>(
+        &self,
+        terms: T,
+        (x, w): (&[T::X], &[T::W]),
+        at: usize,
+        (panels, blocks): (usize, &[(usize, usize)]),
+        (scales, mut ahead): (&[Lanes<f32>], [&[Line]; 4]),
+        acc: &mut [Lanes<f32>],
+    ) {
+        let chunk = &self.chunks[at];
+        let (start, total) = (blocks[0].0, acc.len() / panels);
+        let terms_of = |tiles: usize| tiles * TILE / T::K;
+        let (stride, all) = (terms_of(chunk.tiles.len()), terms_of(self.weights.w.groups.total_tiles));
         let share = ahead[0].len().div_ceil(blocks.len());
         for (first, rows) in blocks {
             let mut next: [&[Line]; 4] = [&[]; 4];
             for (next, ahead) in next.iter_mut().zip(&mut ahead) {
                 (*next, *ahead) = ahead.split_at(share.min(ahead.len()));
             }
-            let x = &self.x[first * padded + chunk.tiles.start * TILE * rows..][..stride * rows];
-            macro_rules! pair_dot {
-                ($proof:expr, $mr:literal, $nr:literal) => {
-                    self.isa.enter_bf16(
-                        $proof,
-                        PairDot::<$mr, $nr> {
-                            proof: $proof,
-                            x: &self.pairs[(first * padded + chunk.tiles.start * TILE * rows) / 2..]
-                                [..stride / 2 * rows],
-                            w: &scratch.pairs,
-                            stride: stride / 2,
-                            chains: &chunk.chains,
-                            scales: &scratch.scales,
-                            ahead: core::array::from_fn(|j| next[j]),
-                            first: at == 0,
-                            acc: block_of(acc, rows_of_all, first - start),
-                        },
-                    )
-                };
-            }
-            macro_rules! pairs_one {
-                ($mr:literal) => {
-                    pair_dot!(self.bf16.expect("pairs"), $mr, 1)
-                };
-            }
-            macro_rules! pairs_two {
-                ($mr:literal) => {
-                    pair_dot!(self.bf16.expect("pairs"), $mr, 2)
-                };
-            }
+            let x = &x[first * all + terms_of(chunk.tiles.start) * rows..][..stride * rows];
             macro_rules! dot {
                 ($mr:literal, $nr:literal) => {
-                    self.isa.enter(FloatDot::<$mr, $nr> {
-                        x,
-                        w: &scratch.floats,
-                        stride,
-                        chains: &chunk.chains,
-                        scales: &scratch.scales,
-                        ahead: core::array::from_fn(|j| next[j]),
-                        first: at == 0,
-                        acc: block_of(acc, rows_of_all, first - start),
-                    })
+                    terms.enter(
+                        self.isa,
+                        FloatDot::<_, _, $mr, $nr> {
+                            terms,
+                            x,
+                            w,
+                            stride,
+                            chains: &chunk.chains,
+                            scales,
+                            ahead: core::array::from_fn(|j| next[j]),
+                            first: at == 0,
+                            acc: block_of(acc, total, first - start),
+                        },
+                    )
                 };
             }
             macro_rules! one {
@@ -469,20 +472,15 @@ impl<I: Isa> FloatProduct<'_, I> {
                     dot!($mr, 4)
                 };
             }
-            if I::BF16 && self.bf16.is_some() {
-                match panels.len() {
-                    2 => by_rows!(*rows, pairs_two, 6 7 8 9 10 11 12),
-                    _ => by_rows!(*rows, pairs_one, 6 7 8 9 10 11 12),
-                }
-            } else if I::WIDE {
-                match panels.len() {
+            if I::WIDE {
+                match panels {
                     4 => by_rows!(*rows, four, 1 2 3),
                     3 => by_rows!(*rows, three, 1 2 3),
                     2 => by_rows!(*rows, two, 1 2 3 4 5 6 7 8 9 10 11 12),
                     _ => by_rows!(*rows, one, 1 2 3 4 5 6 7 8 9 10 11 12),
                 }
             } else {
-                match panels.len() {
+                match panels {
                     4 => dot!(1, 4),
                     3 => dot!(1, 3),
                     2 => by_rows!(*rows, two, 1 2),

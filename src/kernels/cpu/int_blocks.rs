@@ -402,6 +402,16 @@ impl<I: Isa, const MR: usize, const NR: usize, const FORM: Form> Block<I> for Gr
             for j in 0..NR {
                 scale[j] = isa.load(&self.scale[j * self.stride + group]);
             }
+            macro_rules! add {
+                ($r:ident, $j:ident, $scaled:expr) => {
+                    if keep {
+                        sums[$r][$j] = isa.add(sums[$r][$j], $scaled);
+                    } else {
+                        let sum = &mut self.acc[$j][$r];
+                        isa.store(isa.add(isa.load(sum), $scaled), sum);
+                    }
+                };
+            }
             if self.grouping.magic {
                 let mut offset = scale;
                 for j in 0..NR {
@@ -409,25 +419,13 @@ impl<I: Isa, const MR: usize, const NR: usize, const FORM: Form> Block<I> for Gr
                 }
                 for j in 0..NR {
                     for r in 0..MR {
-                        let scaled = Grouping::scaled(isa, acc[r][j], scale[j], offset[j]);
-                        if keep {
-                            sums[r][j] = isa.add(sums[r][j], scaled);
-                        } else {
-                            let sum = &mut self.acc[j][r];
-                            isa.store(isa.add(isa.load(sum), scaled), sum);
-                        }
+                        add!(r, j, Grouping::scaled(isa, acc[r][j], scale[j], offset[j]));
                     }
                 }
             } else {
                 for j in 0..NR {
                     for r in 0..MR {
-                        let scaled = isa.mul(isa.to_f32(acc[r][j]), scale[j]);
-                        if keep {
-                            sums[r][j] = isa.add(sums[r][j], scaled);
-                        } else {
-                            let sum = &mut self.acc[j][r];
-                            isa.store(isa.add(isa.load(sum), scaled), sum);
-                        }
+                        add!(r, j, isa.mul(isa.to_f32(acc[r][j]), scale[j]));
                     }
                 }
             }

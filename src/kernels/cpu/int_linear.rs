@@ -1,4 +1,4 @@
-//! Integer products of one chunk of K: row blocks by panels.
+//! Integer products of one chunk of K, or of few rows and all of K: row blocks by panels.
 
 use super::activation::offset;
 use super::finish::{Factors, FinishDot, FinishGroups};
@@ -6,14 +6,21 @@ use super::int_blocks::{Dot, Form, GroupDot, SHORT_GROUP, keeps_sums};
 use super::int_few::FewRows;
 use super::isa::Isa;
 use super::layout::{CHANNELS, Lanes, QUADS};
-use super::linear::{Chunk, ChunkOf, LARGEST_BLOCK, Piece, Product, Section, by_block};
+use super::linear::{Chunk, ChunkOf, LARGEST_BLOCK, PANELS, Piece, Product, Section, by_block};
 
-/// Tiles that blocks of `rows` by `panels` go through in all, where each goes through `tiles`.
-fn tiles_of_all<I: Isa>(blocks: &[(usize, usize)], panels: usize, tiles: usize) -> usize {
+/// Tiles that blocks of `rows` by `panels` go through in all, where each goes through `tiles`; `pairs` says whether a block of so many rows
+/// takes two panels at a time, not as many as it can.
+fn tiles_of_all<I: Isa>(
+    blocks: &[(usize, usize)],
+    panels: usize,
+    tiles: usize,
+    pairs: impl Fn(usize) -> bool,
+) -> usize {
     let width = |rows: usize| match (I::WIDE, rows) {
         (false, 1) => 2,
         (false, _) => 1,
         (true, 8) => 2,
+        (true, rows) if pairs(rows) => 2,
         (true, _) => 4,
     };
     blocks
@@ -41,7 +48,8 @@ impl<I: Isa> Product<'_, I> {
         let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
         let last = chunk.tiles.end == self.w.groups.total_tiles;
         let factors = last.then(|| Factors::new(self, of.panels.clone()));
-        let mut ahead = w.ahead.spread(tiles_of_all::<I>(blocks, panels, chunk.tiles.len()));
+        let tiles = tiles_of_all::<I>(blocks, panels, chunk.tiles.len(), |_| false);
+        let mut ahead = w.ahead.spread(tiles);
         for (i, (first, rows)) in blocks.iter().enumerate() {
             let block = of.block(i);
             if last {
@@ -49,15 +57,7 @@ impl<I: Isa> Product<'_, I> {
             }
             let from = first * row_quads + chunk.tiles.start * QUADS * rows;
             let x = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
-            let lanes = if self.whole() {
-                &mut acc[..rows * panels]
-            } else {
-                let (lanes, next) = acc[(first - start) * panels..].split_at_mut(rows * panels);
-                next.iter()
-                    .take(lanes.len())
-                    .for_each(|lanes| self.isa.prefetch(lanes, true));
-                lanes
-            };
+            let lanes = self.sums_at(acc, (first - start) * panels, rows * panels);
             macro_rules! call {
                 ($mr:literal, $nr:literal, $panel:expr) => {
                     self.isa.enter(Dot::<_, $mr, $nr, FORM> {
@@ -89,16 +89,10 @@ impl<I: Isa> Product<'_, I> {
     /// Few rows by all panels of the piece.
     pub(super) fn few_rows(&self, piece: &mut Piece) {
         let (x, row_quads) = (self.x, self.w.groups.padded_k() / 4);
-        let mut acc = [Lanes([0; CHANNELS]); LARGEST_BLOCK * 4];
-        for from in piece.panels.clone().step_by(4) {
-            let panels = 4.min(piece.panels.end - from);
-            let of = Section {
-                panels: from..from + panels,
-                first: piece.panels.start,
-                chunks: 0..0,
-                next: (0..0, 0),
-                blocks: self.blocks,
-            };
+        let mut acc = [Lanes([0; CHANNELS]); LARGEST_BLOCK * PANELS];
+        for from in piece.panels.clone().step_by(PANELS) {
+            let panels = PANELS.min(piece.panels.end - from);
+            let of = Section::at_once(from..from + panels, piece, self.blocks);
             of.fetch_outputs(self.isa, &piece.rows);
             let factors = Factors::new(self, of.panels.clone());
             for (i, (first, rows)) in self.blocks.iter().enumerate() {
@@ -142,9 +136,10 @@ impl<I: Isa> Product<'_, I> {
         let groups = self.w.groups.count;
         let (start, row_quads) = (blocks[0].0, self.w.groups.padded_k() / 4);
         let offset = offset(&self.w.activation);
-        let mut ahead = w
-            .ahead
-            .spread(tiles_of_all::<I>(blocks, panels.len(), chunk.tiles.len()));
+        let short = self.w.groups.tiles(0).len() <= SHORT_GROUP;
+        let pairs = |rows| short && keeps_sums::<I>(FORM, rows, 2);
+        let tiles = tiles_of_all::<I>(blocks, panels.len(), chunk.tiles.len(), pairs);
+        let mut ahead = w.ahead.spread(tiles);
         for (i, (first, rows)) in blocks.iter().enumerate() {
             let block = of.block(i);
             if last {
@@ -152,15 +147,7 @@ impl<I: Isa> Product<'_, I> {
             }
             let from = first * row_quads + chunk.tiles.start * QUADS * rows;
             let quads = &x.quads[from..][..chunk.tiles.len() * QUADS * rows];
-            let lanes = if self.whole() {
-                &mut acc[..rows * panels.len()]
-            } else {
-                let (lanes, next) = acc[(first - start) * panels.len()..].split_at_mut(rows * panels.len());
-                next.iter()
-                    .take(lanes.len())
-                    .for_each(|lanes| self.isa.prefetch(lanes, true));
-                lanes
-            };
+            let lanes = self.sums_at(acc, (first - start) * panels.len(), rows * panels.len());
             macro_rules! call {
                 ($mr:literal, $nr:literal, $panel:expr) => {{
                     let mut x_zeros = [0; $mr];
@@ -188,7 +175,7 @@ impl<I: Isa> Product<'_, I> {
                     })
                 }};
             }
-            if keeps_sums::<I>(FORM, *rows, 2) && self.w.groups.tiles(0).len() <= SHORT_GROUP {
+            if pairs(*rows) {
                 by_block!(*rows, panels.len(), call, 6 2, 5 2);
             } else if I::WIDE {
                 by_block!(*rows, panels.len(), call, 8 2, 6 4, 5 4, 4 4, 3 4, 2 4, 1 4);

@@ -14,8 +14,6 @@ use super::weight::CpuWeight;
 const DISTANCE: usize = 128;
 /// Groups ahead of the one in use whose scales are asked for.
 const AHEAD: usize = 4;
-/// Chains of the sums of a panel.
-const CHAINS: usize = 2;
 
 /// `acc = Σ over all groups of f32(Σ (x − zx)(w − zw)) · s` of one row and `NR` panels.
 pub struct OneRowGroups<'a, Q, const NR: usize> {
@@ -67,9 +65,9 @@ impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
         let (ones, narrow_ones) = (I::quad([1; 4]), I::narrow_quad([1; 4]));
         let mut sums = [isa.splat(0.0); NR];
         for (group, x_sum) in self.x_sums.iter().enumerate() {
-            // Chains of sums would wait for each other: each of some quads gets its own.
-            let mut acc = [[isa.splat_i32(0); NR]; CHAINS];
-            let mut w_sums = [[isa.splat_i32(0); NR]; CHAINS];
+            // One chain of sums would wait for each product: odd quads get their own.
+            let mut acc = [[isa.splat_i32(0); NR]; 2];
+            let mut w_sums = [[isa.splat_i32(0); NR]; 2];
             let of_group = w.groups.tiles(group);
             for t in of_group.clone() {
                 for j in 0..NR {
@@ -103,7 +101,7 @@ impl<Q: Copy, const NR: usize> OneRowGroups<'_, Q, NR> {
                                 }
                             } else {
                                 let weights = isa.weights(bytes);
-                                let chain = $q % CHAINS;
+                                let chain = $q % 2;
                                 acc[chain][j] = isa.dot(acc[chain][j], weights, x[$q]);
                                 if SUMS {
                                     w_sums[chain][j] = isa.dot(w_sums[chain][j], weights, ones);

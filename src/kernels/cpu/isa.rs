@@ -41,7 +41,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// Tiles of a chunk of all its panels, where groups are not longer. By default their codes are 16 KiB, which the first-level cache keeps
     /// beside the activations.
     const CHUNK: usize = 32;
-    /// The same for more than few rows.
+    /// The same for so many rows that codes from a second-level cache keep up.
     const LONG_CHUNK: usize = Self::CHUNK;
     /// Whether products of codes below 8 bits are summed in 16 bits first.
     const NARROW: bool = false;
@@ -172,7 +172,7 @@ pub trait Isa: Copy + Send + Sync + 'static {
     type Float: Isa;
     /// Whether float products of codes of 1 or 2 bits use [`Isa::lookup`].
     const LOOKUP: bool = false;
-    /// Panels whose codes are expanded in registers for one row; 0 where they are not.
+    /// Panels whose codes are expanded in registers for one row of floats; 0 where those of no product are.
     const ONE_ROW: usize = 0;
 
     /// Whether products with float activations scale each weight of a group rather than sums: chains of sums then go on from group to group.

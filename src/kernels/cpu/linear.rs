@@ -5,7 +5,7 @@
 
 use super::activation::{Activations, Wanted, needs_sums, offset, quantize};
 use super::ahead::Ahead;
-use super::blocks::{GroupZeros, Panels};
+use super::blocks::{GroupZeros, Panels, even_blocks};
 use super::finish::{Factors, FinishGroups};
 use super::float_linear::float_linear;
 use super::int_blocks::{BYTES, Form, Grouping, PAIRS, by_form, form, lines_of, narrow_quads, rows_of};
@@ -20,11 +20,11 @@ use core::ops::Range;
 use rayon::prelude::*;
 
 /// Panels that a thread takes at a time; pieces of the work are made of them.
-const PANELS: usize = 4;
+pub(super) const PANELS: usize = 4;
 /// The same where it reads pairs and a sum takes all of K: activations, which a second-level cache may be too small for, are read half as
 /// often.
 const PAIR_PANELS: usize = 8;
-/// Most rows whose sums a thread keeps.
+/// Rows whose sums a thread keeps, or more: see [`FAR_BYTES`].
 const ROWS: usize = 192;
 /// Rows of the largest block.
 pub(super) const LARGEST_BLOCK: usize = 8;
@@ -154,9 +154,7 @@ fn long_chunk_rows(w: &CpuWeight) -> usize {
 /// `rows` as blocks of the given sizes, largest first; where every size up to the largest is given, as even as they can be.
 fn row_blocks(rows: usize, sizes: &[usize]) -> Vec<(usize, usize)> {
     if sizes.len() == sizes[0] {
-        let count = rows.div_ceil(sizes[0]);
-        let starts: Vec<_> = (0..=count).map(|i| i * rows / count.max(1)).collect();
-        return starts.windows(2).map(|at| (at[0], at[1] - at[0])).collect();
+        return even_blocks(rows, sizes[0]);
     }
     let (mut blocks, mut first) = (Vec::new(), 0);
     for size in sizes {
@@ -335,13 +333,7 @@ impl<I: Isa> Product<'_, I> {
             if let Some(sum) = rest.first_mut() {
                 some!(last, 1, core::array::from_mut(sum));
             }
-            let of = Section {
-                panels,
-                first: piece.panels.start,
-                chunks: 0..0,
-                next: (0..0, 0),
-                blocks: self.blocks,
-            };
+            let of = Section::at_once(panels, piece, self.blocks);
             self.isa.enter(FinishGroups {
                 product: self,
                 of: &of,
@@ -406,8 +398,18 @@ impl<I: Isa> Product<'_, I> {
     }
 
     /// Whether a block goes through all of K at once, so that no sums wait.
-    pub(super) fn whole(&self) -> bool {
+    fn whole(&self) -> bool {
         self.chunks.len() == 1
+    }
+
+    /// The `len` sums of a block that starts at `at`; those of the next one are asked for. Where no sums wait, all blocks use the same.
+    pub(super) fn sums_at<'s, T>(&self, sums: &'s mut [Lanes<T>], at: usize, len: usize) -> &'s mut [Lanes<T>] {
+        if self.whole() {
+            return &mut sums[..len];
+        }
+        let (sums, next) = sums[at..].split_at_mut(len);
+        next.iter().take(len).for_each(|next| self.isa.prefetch(next, true));
+        sums
     }
 
     /// Rows that meet the codes of some panels before the next ones.
@@ -523,14 +525,25 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
+    /// Some panels of a piece by rows that go through all of K at once.
+    pub fn at_once(panels: Range<usize>, piece: &Piece, blocks: &'a [(usize, usize)]) -> Self {
+        Section {
+            panels,
+            first: piece.panels.start,
+            chunks: 0..0,
+            next: (0..0, 0),
+            blocks,
+        }
+    }
+
     /// The `i`-th block alone.
     pub fn block(&self, i: usize) -> Self {
         Section {
             panels: self.panels.clone(),
-            first: self.first,
             chunks: 0..0,
             next: (0..0, 0),
             blocks: &self.blocks[i..=i],
+            ..*self
         }
     }
 
